@@ -1,0 +1,1 @@
+"""The daemon's clients for a terminal."""

@@ -1,0 +1,127 @@
+"""Every error that a client can meet, as one tree.
+
+    AutotuneError
+      FieldInvalid         FIELD_INVALID        the request is malformed
+      Unsupported          UNSUPPORTED          well formed, but this daemon or engine cannot
+      ModelNotFound        MODEL_NOT_FOUND
+      ModelInvalid         MODEL_INVALID        the file is damaged or of an unknown kind
+      ModelLoadFailed      MODEL_LOAD_FAILED    the engine refused or died while loading
+      ContextTooLong       CONTEXT_TOO_LONG     prompt and reply do not fit
+      QueueFull            QUEUE_FULL           too many waiting, or waited too long
+      EngineUnreachable    ENGINE_UNREACHABLE   the worker died or hangs
+      StorageFull          STORAGE_FULL
+      ShuttingDown         SHUTTING_DOWN
+
+Raised anywhere below ``rpc``; ``rpc.errors`` turns them into a gRPC status in one place.
+Invariant: the message is one sentence that says what failed and what to do; everything in it that
+a program may want is also in ``metadata``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AutotuneError(Exception):
+    """Base of all errors with a reason. ``metadata`` keys are lowerCamelCase, values are text."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, **metadata: str | int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+
+
+class FieldInvalid(AutotuneError):
+    """A field of the request is missing or out of range."""
+
+    reason = "FIELD_INVALID"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}", field=field)
+        self.field = field
+
+
+class Unsupported(AutotuneError):
+    """The request is well formed, but this daemon or this engine cannot carry it out."""
+
+    reason = "UNSUPPORTED"
+
+
+class ModelNotFound(AutotuneError):
+    """No model has this id. ``suggestion`` is the nearest id, or empty."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, model: str, suggestion: str) -> None:
+        hint = f'did you mean "{suggestion}"?' if suggestion else "add a .gguf file to the models folder."
+        super().__init__(
+            f'There is no model "{model}"; {hint} "autotunectl ls" lists the models.',
+            model=model,
+            suggestion=suggestion,
+        )
+
+
+class ModelInvalid(AutotuneError):
+    """A model file is damaged or of a kind that no engine here runs."""
+
+    reason = "MODEL_INVALID"
+
+
+class ModelLoadFailed(AutotuneError):
+    """The engine refused the model, or its worker died while loading."""
+
+    reason = "MODEL_LOAD_FAILED"
+
+
+class ContextTooLong(AutotuneError):
+    """Prompt and reply do not fit into the context that failed.
+
+    Engines raise it for the loaded context, with their exact count; the planner for the largest
+    context that the model can have. ``prompt_tokens`` is exact or, with ``at_least``, a lower bound.
+    """
+
+    reason = "CONTEXT_TOO_LONG"
+
+    def __init__(self, *, prompt_tokens: int, context_tokens: int, at_least: bool = False) -> None:
+        count = f"at least {prompt_tokens:,}" if at_least else f"{prompt_tokens:,}"
+        super().__init__(
+            f"The prompt has {count} tokens and the context holds {context_tokens:,}; "
+            f"shorten it to fewer than {context_tokens:,} tokens or use a model with a longer context.",
+            promptTokens=prompt_tokens,
+            contextTokens=context_tokens,
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
+
+
+class QueueFull(AutotuneError):
+    """Too many requests wait, or this one waited too long. ``retry_seconds`` is when to try again."""
+
+    reason = "QUEUE_FULL"
+
+    def __init__(self, message: str, *, retry_seconds: float, **metadata: str | int) -> None:
+        super().__init__(message, **metadata)
+        self.retry_seconds = retry_seconds
+
+
+class EngineUnreachable(AutotuneError):
+    """The engine's process died, hangs, or broke off its answer. The next request gets a fresh one."""
+
+    reason = "ENGINE_UNREACHABLE"
+
+
+class StorageFull(AutotuneError):
+    """The disk is full."""
+
+    reason = "STORAGE_FULL"
+
+
+class ShuttingDown(AutotuneError):
+    """The daemon stops and takes no new work."""
+
+    reason = "SHUTTING_DOWN"
+
+    def __init__(self) -> None:
+        super().__init__("The daemon is shutting down; run the command again to start a new one.")

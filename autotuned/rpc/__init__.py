@@ -1,0 +1,1 @@
+"""The wire: one servicer per proto service, one bridge for errors, one conversion each way."""
