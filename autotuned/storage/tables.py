@@ -1,0 +1,44 @@
+"""The tables as peewee models, column for column what ``storage.migrations`` makes.
+
+Used by the other files of ``storage``. Invariant: no model is bound to a database; every query
+names the one it runs on (``query.execute(database.sqlite)``), so that two can live in a process.
+"""
+
+from __future__ import annotations
+
+from peewee import AutoField, BooleanField, FloatField, IntegerField, Model, TextField
+
+
+class RequestRow(Model):
+    """One finished request; the columns of the shape are null where there was none."""
+
+    id = AutoField()
+    request_id = TextField(unique=True)
+    model = TextField()
+    engine = TextField()
+    started_at = FloatField(index=True)
+    finish_reason = TextField()
+    error_reason = TextField()
+    prompt_tokens = IntegerField()
+    cached_tokens = IntegerField()
+    reply_tokens = IntegerField()
+    queue_seconds = FloatField()
+    load_seconds = FloatField()
+    time_to_first_token_seconds = FloatField()
+    prefill_seconds = FloatField()
+    decode_seconds = FloatField()
+    total_seconds = FloatField()
+    decode_tokens_per_second = FloatField()
+    context_tokens = IntegerField(null=True)
+    slots_count = IntegerField(null=True)
+    key_cache_type = TextField(null=True)
+    value_cache_type = TextField(null=True)
+    batch_tokens = IntegerField(null=True)
+    micro_batch_tokens = IntegerField(null=True)
+    flash_attention = BooleanField(null=True)
+    gpu_layers_count = IntegerField(null=True)
+
+    class Meta:
+        """Names the table; peewee reads it."""
+
+        table_name = "requests"
