@@ -1,0 +1,48 @@
+"""The named sets of defaults: what a request takes where it is silent.
+
+``services`` fills requests and needs from them. Invariant: what a client set is never overridden,
+except that no more room is reserved for a reply than its profile allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from autotuned.core.chat import ProfileName, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Defaults under one name. ``reply_tokens`` is the most that sizing reserves for a reply."""
+
+    name: ProfileName
+    temperature: float
+    reply_tokens: int
+
+
+PROFILES: Mapping[ProfileName, Profile] = MappingProxyType(
+    {
+        profile.name: profile
+        for profile in (
+            Profile(name=ProfileName.FAST, temperature=0.1, reply_tokens=512),
+            Profile(name=ProfileName.BALANCED, temperature=0.7, reply_tokens=1024),
+            Profile(name=ProfileName.QUALITY, temperature=0.8, reply_tokens=4096),
+        )
+    }
+)
+
+
+def with_defaults(sampling: Sampling, profile: Profile) -> Sampling:
+    """The client's sampling, with the profile's values where it left them open."""
+    if sampling.temperature is not None:
+        return sampling
+    return replace(sampling, temperature=profile.temperature)
+
+
+def reply_room(max_reply_tokens: int | None, profile: Profile) -> int:
+    """Tokens that sizing reserves for the reply: the client's limit, at most the profile's."""
+    if max_reply_tokens is None:
+        return profile.reply_tokens
+    return min(max_reply_tokens, profile.reply_tokens)
