@@ -8,8 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 from autotuned.core.chat import ProfileName
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The values that a number may have, both ends included; every number here has one."""
+
+    minimum: float
+    maximum: float
+
+
+_WEEK_SECONDS = 7 * 24 * 3600.0
+
+Seconds = Annotated[float, Range(0.0, _WEEK_SECONDS)]
+Timeout = Annotated[float, Range(0.1, _WEEK_SECONDS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +41,12 @@ class DaemonSettings:
     """How the daemon lives.
 
     ``drain_seconds``: how long running requests may take to finish when the daemon stops.
-    ``log_level``: debug, info, warning or error. ``log_file``: empty logs to standard error.
+    ``log_level``: the least severe lines to log.
+    ``log_file``: where to log; empty is standard error.
     """
 
-    drain_seconds: float = 20.0
-    log_level: str = "info"
+    drain_seconds: Seconds = 20.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_file: str = ""
 
 
@@ -38,7 +54,8 @@ class DaemonSettings:
 class ModelSettings:
     """Which models there are.
 
-    ``default``: model of a request that names none. ``profile``: its profile.
+    ``default``: model of a request that names none.
+    ``profile``: profile of a request that names none.
     ``files``: .gguf files outside the models folder.
     """
 
@@ -49,26 +66,31 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSettings:
-    """The queue. ``max_waiting``: requests that may wait per model. ``wait_seconds``: how long one may wait."""
+    """The queue of a model.
 
-    max_waiting: int = 8
-    wait_seconds: float = 120.0
+    ``max_waiting``: requests that may wait. ``wait_seconds``: how long one may wait.
+    """
+
+    max_waiting: Annotated[int, Range(0, 10_000)] = 8
+    wait_seconds: Seconds = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamacppSettings:
     """The embedded llama.cpp engine.
 
-    ``slots``: requests that one model runs at the same time. ``threads``: 0 takes the physical
-    cores. ``batch_tokens``: prompt tokens of one step. ``load_timeout_seconds``: a load that shows
-    no progress for so long has failed. ``silence_timeout_seconds``: so has a request.
+    ``slots``: requests that one model runs at the same time.
+    ``threads``: threads of one model; 0 takes the physical cores.
+    ``batch_tokens``: prompt tokens of one step.
+    ``load_timeout_seconds``: a load without progress for so long has failed.
+    ``silence_timeout_seconds``: a request without a sign of life for so long has failed.
     """
 
-    slots: int = 1
-    threads: int = 0
-    batch_tokens: int = 512
-    load_timeout_seconds: float = 300.0
-    silence_timeout_seconds: float = 300.0
+    slots: Annotated[int, Range(1, 64)] = 1
+    threads: Annotated[int, Range(0, 1024)] = 0
+    batch_tokens: Annotated[int, Range(32, 16_384)] = 512
+    load_timeout_seconds: Timeout = 300.0
+    silence_timeout_seconds: Timeout = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
