@@ -8,7 +8,6 @@ Invariant: more tokens never give a smaller context.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from math import ceil
 
 from autotuned.core.plan import LoadShape, Need
@@ -30,8 +29,7 @@ _DECAY = 0.125
 
 def snap_up(tokens: int, ceiling: int) -> int:
     """The smallest bucket that holds ``tokens``, but at most ``ceiling``."""
-    index = bisect_left(BUCKETS, tokens)
-    return min(BUCKETS[index], ceiling) if index < len(BUCKETS) else ceiling
+    return min(next((bucket for bucket in BUCKETS if bucket >= tokens), ceiling), ceiling)
 
 
 def needed_context(need: Need) -> int:
