@@ -91,9 +91,9 @@ def test_an_empty_variable_counts_as_unset(load):
 
 
 def test_paths_start_at_the_file_or_at_home(load, file: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("HOME", "/people/ada")
     settings = load('[models]\nfiles = ["x.gguf", "~/y.gguf", "/z.gguf"]\n[paths]\ndata = "big disk"\n')
-    assert settings.models.files == (file.parent / "x.gguf", Path("/home/ada/y.gguf"), Path("/z.gguf"))
+    assert settings.models.files == (file.parent / "x.gguf", Path("/people/ada/y.gguf"), Path("/z.gguf"))
     assert settings.paths.data == file.parent / "big disk"
 
 
