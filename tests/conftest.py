@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -40,3 +42,37 @@ def read_only_folder() -> Iterator[Path]:
     yield folder
     folder.chmod(0o700)
     shutil.rmtree(folder)
+
+
+_CANNOT_MOUNT = 77
+
+
+@pytest.fixture
+def run_on_disk() -> Callable[..., str]:
+    """``run_on_disk(program, folder, mount_options, *arguments)``: what a Python program prints.
+
+    A file system in memory covers ``folder``, the program's first argument, for the life of the
+    program and for its eyes alone.
+    """
+
+    def run(program: str, folder: Path, mount_options: str, *arguments: object) -> str:
+        if shutil.which("unshare") is None:
+            pytest.skip("a disk of its own needs Linux namespaces")
+        script = (
+            f'folder="$1"; program="$2"; shift 2; mount -t tmpfs -o {mount_options} tmpfs "$folder" '
+            f'|| exit {_CANNOT_MOUNT}; exec "$0" -c "$program" "$folder" "$@"'
+        )
+        command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, sys.executable]
+        ended = subprocess.run(
+            [*command, folder, program, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if ended.returncode == _CANNOT_MOUNT or ended.stderr.startswith("unshare:"):
+            pytest.skip("this system lets nobody mount")
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    return run

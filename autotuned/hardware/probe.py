@@ -1,0 +1,73 @@
+"""Reads the machine through psutil: the ``Machine`` of every system.
+
+``services.system`` asks for readings, ``services.models`` for the memory of workers. Invariant: no
+reading blocks the event loop, and none waits to measure: CPU use is what happened since the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+
+import psutil
+
+from autotuned.core.ports import Machine
+from autotuned.core.snapshot import MachineReading
+
+_SHORTEST_INTERVAL_SECONDS = 0.1
+"""Of CPU time, all cores together. The kernel counts in hundredths: less than this would be noise."""
+
+
+class PsutilMachine(Machine):
+    """One reader's view of the machine; CPU use is first counted from the making of this object."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._self = psutil.Process()
+        self._cpu_used_ratio = 0.0
+        self._cpu_seconds = _cpu_seconds()
+
+    async def read(self) -> MachineReading:
+        """A reading of now."""
+        return await asyncio.to_thread(self._read)
+
+    def resident_memory_bytes(self, process_id: int) -> int:
+        """Resident memory of a process; 0 where it is gone or unknown."""
+        if process_id <= 0:
+            return 0
+        try:
+            return int(psutil.Process(process_id).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def _read(self) -> MachineReading:
+        with self._lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # containers hide figures that are not used here
+            memory = psutil.virtual_memory()
+            swap = psutil.swap_memory()
+            return MachineReading(
+                cpu_used_ratio=self._measure_cpu(),
+                cpu_cores_count=psutil.cpu_count() or 1,
+                memory_total_bytes=memory.total,
+                memory_available_bytes=memory.available,
+                swap_total_bytes=swap.total,
+                swap_used_bytes=swap.used,
+                daemon_resident_memory_bytes=self._self.memory_info().rss,
+            )
+
+    def _measure_cpu(self) -> float:
+        before, now = self._cpu_seconds, _cpu_seconds()
+        busy_seconds, total_seconds = now[0] - before[0], now[1] - before[1]
+        if total_seconds >= _SHORTEST_INTERVAL_SECONDS:
+            self._cpu_seconds = now
+            self._cpu_used_ratio = min(1.0, max(0.0, busy_seconds / total_seconds))
+        return self._cpu_used_ratio
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """Seconds since the start of the machine, all cores together: busy, and busy or idle."""
+    times = psutil.cpu_times()
+    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # counted as user time already
+    total = sum(times) - guest
+    return total - times.idle - getattr(times, "iowait", 0.0), total
