@@ -5,6 +5,6 @@ One staircase, downwards only: ``daemon -> rpc -> services -> policy -> core``. 
 ``daemon`` alone.
 """
 
-from importlib.metadata import version
+from autotune.version import __version__
 
-__version__ = version("autotuned")
+__all__ = ["__version__"]

@@ -1,0 +1,253 @@
+"""The composition root: builds every part in order, serves, and takes it all down again.
+
+``__main__`` and the tests call ``run``. Nothing else may import this module. Invariants: the lock
+is held before anything is bound; parts close in the reverse of the order in which they opened;
+the daemon is SERVING only while every part works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import psutil
+from autotune.address import socket_path
+
+from autotuned import __version__
+from autotuned.core.plan import KvCacheType
+from autotuned.core.ports import Clock, Engine, Machine
+from autotuned.core.settings import Settings
+from autotuned.engines.llamacpp.engine import LlamacppEngine
+from autotuned.hardware.probe import PsutilMachine
+from autotuned.jobs import Job, Jobs
+from autotuned.log import fields
+from autotuned.notify import notify
+from autotuned.policy.plan import ShapeDefaults
+from autotuned.rpc.daemon import DaemonFacts, DaemonServicer
+from autotuned.rpc.inference import InferenceServicer
+from autotuned.rpc.models import ModelServicer
+from autotuned.rpc.server import RpcServer
+from autotuned.rpc.system import SystemServicer
+from autotuned.runtime import InstanceLock, prepare_runtime_folder
+from autotuned.services.inference import Inference
+from autotuned.services.models import Models
+from autotuned.services.system import System
+from autotuned.storage.db import Database
+from autotuned.storage.requests import SqliteRequestLog
+
+# After the drain deadline, how long the rest of the shutdown may take before the process is ended.
+BACKSTOP_SECONDS = 5.0
+# How long finished requests are remembered.
+RECORDS_KEPT_SECONDS = 90 * 24 * 3600.0
+PRUNE_EVERY_SECONDS = 24 * 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class SystemClock(Clock):
+    """The real time."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What tests and benchmarks may put in place of the real thing."""
+
+    engines: Callable[[Settings, Clock], Sequence[Engine]]
+    machine: Callable[[], Machine] = PsutilMachine
+    clock: Clock = field(default_factory=SystemClock)
+
+
+def real_engines(settings: Settings, clock: Clock) -> Sequence[Engine]:
+    """The engines of a daemon in use."""
+    return (
+        LlamacppEngine(
+            paths=settings.paths, settings=settings.llamacpp, files=settings.models.files, clock=clock
+        ),
+    )
+
+
+async def run(
+    settings: Settings,
+    *,
+    parts: Parts | None = None,
+    stop: asyncio.Event | None = None,
+    on_serving: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves until ``stop`` is set, a signal comes or a client asks for the end.
+
+    Raises RuntimeFolderUnusable, AlreadyRunning and what the storage raises when it cannot open.
+    """
+    parts = parts or Parts(engines=real_engines)
+    stop = stop or asyncio.Event()
+    async with AsyncExitStack() as stack:
+        socket = socket_path(settings.paths.runtime)
+        prepare_runtime_folder(settings.paths.runtime)
+        stack.enter_context(InstanceLock(settings.paths.runtime))
+        _handle_signals(stop, stack)
+        daemon = await _build(settings, parts, stop, stack)
+        await daemon.server.bind(socket)
+        stack.callback(socket.unlink, missing_ok=True)
+        await stack.enter_async_context(Jobs(_jobs(daemon, parts.clock)))
+        await daemon.system.snapshot()  # the first reading starts the CPU measurement
+        _settle_memory()
+        await daemon.server.serve()
+        daemon.mark_serving()
+        notify("READY=1", os.environ)
+        _log.info("serving", extra=fields(version=__version__, socket=socket, seconds=daemon.startup_seconds))
+        on_serving()
+        await stop.wait()
+        notify("STOPPING=1", os.environ)
+        await _shut_down(daemon, settings)
+    _log.info("stopped")
+
+
+class _Daemon:
+    """The parts that live between start and stop."""
+
+    def __init__(
+        self,
+        *,
+        server: RpcServer,
+        inference: Inference,
+        models: Models,
+        system: System,
+        request_log: SqliteRequestLog,
+    ) -> None:
+        self.server = server
+        self.inference = inference
+        self.models = models
+        self.system = system
+        self.request_log = request_log
+        self.started_at = psutil.Process().create_time()
+        self.startup_seconds = 0.0
+
+    def mark_serving(self) -> None:
+        """Remembers how long the start took, from the start of the process."""
+        self.startup_seconds = round(time.time() - self.started_at, 3)
+
+
+async def _build(settings: Settings, parts: Parts, stop: asyncio.Event, stack: AsyncExitStack) -> _Daemon:
+    database = await stack.enter_async_context(Database(settings.paths.data / "autotune.db"))
+    request_log = SqliteRequestLog(database)
+    machine = parts.machine()
+    engines = tuple(parts.engines(settings, parts.clock))
+    for engine in engines:
+        stack.push_async_callback(engine.close)
+    models = Models(
+        engines=engines,
+        settings=settings.models,
+        defaults=_shape_defaults(settings),
+        machine=machine,
+        clock=parts.clock,
+    )
+    inference = Inference(
+        models=models,
+        slots_count=settings.llamacpp.slots,
+        model_settings=settings.models,
+        queue_settings=settings.queue,
+        request_log=request_log,
+        clock=parts.clock,
+    )
+    system = System(machine=machine, models=models, inference=inference, clock=parts.clock)
+
+    def facts() -> DaemonFacts:
+        return DaemonFacts(
+            version=__version__,
+            process_id=os.getpid(),
+            started_at=daemon.started_at,
+            startup_seconds=daemon.startup_seconds,
+            data_directory=str(settings.paths.data),
+            runtime_directory=str(settings.paths.runtime),
+            log_file=str(settings.daemon.log_file or ""),
+            drain_seconds=settings.daemon.drain_seconds,
+            engines=engines,
+        )
+
+    server = RpcServer(
+        inference=InferenceServicer(inference=inference, models=models),
+        models=ModelServicer(models=models, system=system),
+        system=SystemServicer(system=system),
+        daemon=DaemonServicer(facts=facts, stop=stop.set),
+    )
+    daemon = _Daemon(
+        server=server, inference=inference, models=models, system=system, request_log=request_log
+    )
+    return daemon
+
+
+def _shape_defaults(settings: Settings) -> ShapeDefaults:
+    return ShapeDefaults(
+        slots_count=settings.llamacpp.slots,
+        batch_tokens=settings.llamacpp.batch_tokens,
+        micro_batch_tokens=settings.llamacpp.batch_tokens,
+        flash_attention=True,
+        key_cache_type=KvCacheType.F16,
+        value_cache_type=KvCacheType.F16,
+    )
+
+
+def _jobs(daemon: _Daemon, clock: Clock) -> Sequence[Job]:
+    async def prune() -> None:
+        await daemon.request_log.prune(RECORDS_KEPT_SECONDS, clock.now())
+
+    return (Job("prune-records", PRUNE_EVERY_SECONDS, prune),)
+
+
+async def _shut_down(daemon: _Daemon, settings: Settings) -> None:
+    """Refuses, drains and closes, under one deadline; a thread ends the process if that hangs."""
+    drain_seconds = settings.daemon.drain_seconds
+    backstop = threading.Timer(drain_seconds + BACKSTOP_SECONDS, os._exit, (1,))
+    backstop.daemon = True
+    backstop.start()
+    try:
+        _log.info("stopping", extra=fields(active_requests=daemon.inference.active_requests_count))
+        await daemon.server.refuse()
+        daemon.inference.refuse_new_work()
+        daemon.system.end_watches()
+        await daemon.inference.drain(drain_seconds)
+        await daemon.models.close()
+        await daemon.server.stop(1.0)
+    finally:
+        backstop.cancel()
+
+
+def _handle_signals(stop: asyncio.Event, stack: AsyncExitStack) -> None:
+    """The first SIGTERM or SIGINT drains, the second ends the process at once.
+
+    Workers are ended by their guards, and every acknowledged record is on disk already.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+
+    def handle() -> None:
+        if stop.is_set():
+            _log.warning("second signal: ending at once")
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, handle)
+        stack.callback(loop.remove_signal_handler, number)
+
+
+def _settle_memory() -> None:
+    """What start-up made stays: the collector need not look at it again, which shortens its pauses."""
+    gc.collect()
+    gc.freeze()

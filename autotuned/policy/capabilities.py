@@ -1,0 +1,28 @@
+"""Whether an engine can carry out a request: what it cannot do is refused, never dropped."""
+
+from __future__ import annotations
+
+from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt, ReasoningEffort, ResponseFormatKind
+from autotuned.core.ports import Capabilities
+from autotuned.policy.prompt import has_images
+
+
+def refusal(request: GenerationRequest, capabilities: Capabilities) -> str:
+    """Why the engine cannot do it, as a clause without a full stop; empty when it can."""
+    if isinstance(request.input, RawPrompt):
+        return "" if capabilities.raw_prompt else "raw prompts are not supported; send a chat"
+    return _chat_refusal(request.input, request, capabilities)
+
+
+def _chat_refusal(chat: ChatInput, request: GenerationRequest, capabilities: Capabilities) -> str:
+    if has_images(chat.messages) and not capabilities.images:
+        return "images are not supported; send text only"
+    if chat.tools and not capabilities.tools:
+        return "tools are not supported; send the request without tools"
+    if request.response_format.kind is not ResponseFormatKind.TEXT and not capabilities.json_schema:
+        return "structured answers are not supported; ask for plain text"
+    if request.top_logprobs_count is not None and not capabilities.logprobs:
+        return "log probabilities are not supported; leave them out"
+    if request.reasoning_effort not in {None, ReasoningEffort.NONE} and not capabilities.reasoning:
+        return "reasoning effort is not supported; leave it out"
+    return ""

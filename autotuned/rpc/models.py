@@ -1,0 +1,108 @@
+"""ModelService on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import grpc
+from autotune.v1 import model_service_pb2, model_service_pb2_grpc
+
+from autotuned.core.errors import FieldInvalid
+from autotuned.core.model import LoadProgress
+from autotuned.rpc.paging import page
+from autotuned.rpc.request import profile_name
+from autotuned.rpc.response import load_progress, model_message, plan_message, running_model_message
+from autotuned.services.model_actor import Lease
+from autotuned.services.models import Models
+from autotuned.services.system import System
+
+_Outcome = model_service_pb2.UnloadModelResponse
+
+
+class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
+    """Converts and forwards; the service decides."""
+
+    def __init__(self, *, models: Models, system: System) -> None:
+        self._models = models
+        self._system = system
+
+    async def ListModels(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.ListModelsRequest, _context: grpc.aio.ServicerContext
+    ) -> model_service_pb2.ListModelsResponse:
+        """See the proto."""
+        shown, token = page(
+            await self._models.listings(),
+            lambda listing: listing.entry.id,
+            request.page_size,
+            request.page_token,
+        )
+        return model_service_pb2.ListModelsResponse(
+            models=[model_message(listing) for listing in shown],
+            next_page_token=token,
+            default_model=self._models.default_model,
+        )
+
+    async def GetModel(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.GetModelRequest, _context: grpc.aio.ServicerContext
+    ) -> model_service_pb2.GetModelResponse:
+        """See the proto."""
+        return model_service_pb2.GetModelResponse(model=model_message(await self._models.get(request.model)))
+
+    async def ListRunningModels(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.ListRunningModelsRequest, _context: grpc.aio.ServicerContext
+    ) -> model_service_pb2.ListRunningModelsResponse:
+        """See the proto."""
+        shown, token = page(
+            self._system.running_models(), lambda model: model.id, request.page_size, request.page_token
+        )
+        return model_service_pb2.ListRunningModelsResponse(
+            running_models=[running_model_message(model) for model in shown], next_page_token=token
+        )
+
+    async def LoadModel(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.LoadModelRequest, _context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[model_service_pb2.LoadModelResponse, None]:
+        """See the proto."""
+        context_tokens = request.context_tokens if request.HasField("context_tokens") else None
+        if context_tokens is not None and context_tokens < 1:
+            raise FieldInvalid("context_tokens", f"{context_tokens} is out of range; use 1 or more.")
+        steps: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
+        load = asyncio.create_task(
+            self._models.load(request.model, profile_name(request.profile), context_tokens, steps.put_nowait)
+        )
+        load.add_done_callback(lambda _: steps.put_nowait(None))
+        try:
+            while (progress := await steps.get()) is not None:
+                yield model_service_pb2.LoadModelResponse(progress=load_progress(progress))
+            yield await self._loaded(load.result())
+        finally:
+            load.cancel()
+            load.add_done_callback(_give_back)
+
+    async def UnloadModel(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.UnloadModelRequest, _context: grpc.aio.ServicerContext
+    ) -> model_service_pb2.UnloadModelResponse:
+        """See the proto."""
+        if not request.model:
+            raise FieldInvalid("model", "it is empty; name the model to unload.")
+        unloaded, freed_bytes = await self._models.unload(request.model)
+        return model_service_pb2.UnloadModelResponse(
+            outcome=_Outcome.OUTCOME_UNLOADED if unloaded else _Outcome.OUTCOME_NOT_LOADED,
+            freed_memory_bytes=freed_bytes,
+        )
+
+    async def _loaded(self, lease: Lease) -> model_service_pb2.LoadModelResponse:
+        with lease:
+            running = self._models.describe(lease.actor, 0)
+        return model_service_pb2.LoadModelResponse(
+            loaded=model_service_pb2.LoadedModel(
+                running_model=running_model_message(running), plan=plan_message(lease.plan)
+            )
+        )
+
+
+def _give_back(load: asyncio.Task[Lease]) -> None:
+    """The call may have been cancelled in the moment in which the lease was granted."""
+    if not load.cancelled() and load.exception() is None:
+        load.result().release()

@@ -1,0 +1,193 @@
+"""The models of the machine: which there are, and the actor of each that was ever asked for.
+
+Called by ``rpc.models`` and ``services.inference``. Invariant: one actor per model id for the life
+of the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from autotuned.core.chat import ProfileName
+from autotuned.core.errors import ModelInvalid, ModelNotFound, ShuttingDown
+from autotuned.core.model import ModelEntry, ModelFacts, ModelState, RunningModel
+from autotuned.core.plan import LoadShape, Need, Plan, PlanAction
+from autotuned.core.ports import Clock, Engine, Machine
+from autotuned.core.settings import ModelSettings
+from autotuned.policy.plan import ShapeDefaults, plan
+from autotuned.policy.profiles import PROFILES, reply_room
+from autotuned.services.model_actor import Lease, ModelActor, OnProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A model with its state."""
+
+    entry: ModelEntry
+    state: ModelState
+
+
+class Models:
+    """Resolves model ids and hands out leases. ``defaults`` are the parts of a shape that are configured."""
+
+    def __init__(
+        self,
+        *,
+        engines: Sequence[Engine],
+        settings: ModelSettings,
+        defaults: ShapeDefaults,
+        machine: Machine,
+        clock: Clock,
+    ) -> None:
+        self._engines = {engine.name: engine for engine in engines}
+        self._settings = settings
+        self._defaults = defaults
+        self._machine = machine
+        self._clock = clock
+        self._actors: dict[str, ModelActor] = {}
+        self._closed = False
+
+    @property
+    def default_model(self) -> str:
+        """Id of the model that a request without one gets."""
+        return self._settings.default
+
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """The engines, in the order of preference."""
+        return tuple(self._engines.values())
+
+    def engine_of(self, entry: ModelEntry) -> Engine:
+        """The engine that runs a model."""
+        return self._engines[entry.engine]
+
+    async def listings(self) -> list[Listing]:
+        """Every model of every engine, by id."""
+        entries = await self._entries()
+        return [Listing(entries[model_id], self._state_of(model_id)) for model_id in sorted(entries)]
+
+    async def get(self, model_id: str) -> Listing:
+        """One model, sound or not. Raises ModelNotFound."""
+        wanted = model_id or self._settings.default
+        entries = await self._entries()
+        if wanted not in entries:
+            raise ModelNotFound(wanted, _nearest(wanted, list(entries)))
+        return Listing(entries[wanted], self._state_of(wanted))
+
+    async def actor(self, model_id: str) -> ModelActor:
+        """The actor of a model that can be used. Raises ModelNotFound or ModelInvalid.
+
+        A model in memory is found without a look at the disk.
+        """
+        if self._closed:
+            raise ShuttingDown
+        known = self._actors.get(model_id or self._settings.default)
+        if known is not None and known.residence is not None:
+            return known
+        entry = (await self.get(model_id)).entry
+        if entry.facts is None:
+            raise ModelInvalid(
+                f'"{entry.id}" cannot be used: {entry.problem} Replace or remove the file {entry.path}.',
+                model=entry.id,
+                path=entry.path,
+            )
+        return self._actor_of(entry, entry.facts)
+
+    async def load(
+        self, model_id: str, profile: ProfileName | None, context_tokens: int | None, on_progress: OnProgress
+    ) -> Lease:
+        """Loads a model for a first message of the profile, or with at least this context."""
+        actor = await self.actor(model_id)
+        reply_tokens = reply_room(None, PROFILES[profile or self._settings.profile])
+        need = Need(
+            prompt_tokens=0, prompt_is_exact=False, reply_tokens=reply_tokens, context_tokens=context_tokens
+        )
+        return await actor.acquire(need, on_progress)
+
+    async def unload(self, model_id: str) -> tuple[bool, int]:
+        """Unloads a model; returns whether it was loaded and the resident bytes that its process had."""
+        actor = self._actors.get(model_id)
+        if actor is None:
+            await self.get(model_id)
+            return False, 0
+        residence = actor.residence
+        freed_bytes = self._machine.resident_memory_bytes(residence.loaded.process_id) if residence else 0
+        return await actor.unload(), freed_bytes
+
+    def running(self) -> list[ModelActor]:
+        """The models in memory or on their way into it, by id."""
+        return [actor for _, actor in sorted(self._actors.items()) if actor.state is not ModelState.ABSENT]
+
+    def describe(self, actor: ModelActor, queued_requests_count: int) -> RunningModel:
+        """One model as it stands now; who waits for it is the caller's knowledge."""
+        residence = actor.residence
+        process_id = residence.loaded.process_id if residence else 0
+        return RunningModel(
+            id=actor.entry.id,
+            engine=actor.entry.engine,
+            state=actor.state,
+            incarnation_id=residence.loaded.incarnation_id if residence else "",
+            shape=residence.loaded.shape if residence else None,
+            kv_cache_bytes=residence.plan.kv_cache_bytes if residence else 0,
+            weights_bytes=residence.plan.weights_bytes if residence else 0,
+            resident_memory_bytes=self._machine.resident_memory_bytes(process_id) if process_id else 0,
+            process_id=process_id,
+            loaded_at=residence.loaded_at if residence else 0.0,
+            last_used_at=actor.last_used_at,
+            load_seconds=residence.load_seconds if residence else 0.0,
+            active_requests_count=actor.leases_count,
+            queued_requests_count=queued_requests_count,
+            reasons=residence.plan.reasons if residence else (),
+        )
+
+    async def close(self) -> None:
+        """Unloads everything and refuses what comes after."""
+        self._closed = True
+        await asyncio.gather(*(actor.close() for actor in self._actors.values()))
+
+    async def _entries(self) -> dict[str, ModelEntry]:
+        entries: dict[str, ModelEntry] = {}
+        for engine in self._engines.values():
+            for entry in await engine.models():
+                entries.setdefault(entry.id, entry)
+        return entries
+
+    def _actor_of(self, entry: ModelEntry, facts: ModelFacts) -> ModelActor:
+        planner = partial(plan_for, facts, self._defaults)
+        actor = self._actors.get(entry.id)
+        if actor is None:
+            actor = ModelActor(entry=entry, engine=self.engine_of(entry), planner=planner, clock=self._clock)
+            self._actors[entry.id] = actor
+        elif actor.residence is None:
+            actor.refresh(entry, planner)  # the file may have been replaced since
+        return actor
+
+    def _state_of(self, model_id: str) -> ModelState:
+        actor = self._actors.get(model_id)
+        return actor.state if actor else ModelState.ABSENT
+
+
+def plan_for(facts: ModelFacts, defaults: ShapeDefaults, need: Need, loaded: LoadShape | None) -> Plan:
+    """Plans with the parts that are fixed for a model.
+
+    A loaded model is asked to run and not to count: an estimated prompt is taken to fit, since the
+    engine's first progress tells the exact number before anything is computed.
+    """
+    if loaded is not None and not need.prompt_is_exact and need.context_tokens is None:
+        hopeful = plan(facts, replace(need, prompt_tokens=0), loaded, defaults)
+        if hopeful.action is PlanAction.REUSE:
+            return hopeful
+    return plan(facts, need, loaded, defaults)
+
+
+def _nearest(wanted: str, known: list[str]) -> str:
+    """The id that was probably meant: alike in spelling, or one that contains what was typed."""
+    alike = difflib.get_close_matches(wanted.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
+    for name in known:
+        if (alike and name.lower() == alike[0]) or (not alike and wanted and wanted.lower() in name.lower()):
+            return name
+    return known[0] if len(known) == 1 else ""

@@ -1,0 +1,43 @@
+"""What an engine cannot do is refused by name, and nothing else is."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from autotuned.core.chat import (
+    ChatInput,
+    GenerationRequest,
+    ImagePart,
+    Message,
+    RawPrompt,
+    ReasoningEffort,
+    ResponseFormat,
+    ResponseFormatKind,
+    Role,
+    TextPart,
+    Tool,
+)
+from autotuned.core.ports import Capabilities
+from autotuned.policy.capabilities import refusal
+
+EVERYTHING = Capabilities(**{field.name: True for field in fields(Capabilities)})
+HELLO = ChatInput((Message(Role.USER, (TextPart("Hello"),)),))
+PLAIN = GenerationRequest(model="", input=HELLO)
+CASES = {
+    "images": replace(PLAIN, input=ChatInput((Message(Role.USER, (ImagePart(b"", "image/png"),)),))),
+    "tools": replace(PLAIN, input=replace(HELLO, tools=(Tool("f", "", ""),))),
+    "json_schema": replace(PLAIN, response_format=ResponseFormat(ResponseFormatKind.JSON_OBJECT)),
+    "logprobs": replace(PLAIN, top_logprobs_count=0),
+    "reasoning": replace(PLAIN, reasoning_effort=ReasoningEffort.HIGH),
+    "raw_prompt": replace(PLAIN, input=RawPrompt("Once")),
+}
+
+
+@pytest.mark.parametrize("capability", CASES)
+def test_a_missing_capability_refuses_what_needs_it_and_only_that(capability):
+    without = replace(EVERYTHING, **{capability: False})
+    assert "not supported" in refusal(CASES[capability], without)
+    assert refusal(CASES[capability], EVERYTHING) == ""
+    assert refusal(PLAIN, without) == ""
