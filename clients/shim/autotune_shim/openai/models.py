@@ -1,0 +1,36 @@
+"""The models of the daemon, as OpenAI lists them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.v1 import model_pb2
+
+
+def model_list(models: list[model_pb2.Model], default_model: str) -> dict[str, Any]:
+    """GET /v1/models. The extra ``autotune`` object names the model of a request without one."""
+    return {
+        "object": "list",
+        "data": [model_object(model) for model in models],
+        "autotune": {"default_model": default_model},
+    }
+
+
+def model_object(model: model_pb2.Model) -> dict[str, Any]:
+    """GET /v1/models/{id}. ``created`` is 0: nobody knows when a model file was made."""
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": 0,
+        "owned_by": model.engine,
+        "autotune": {
+            "engine": model.engine,
+            "architecture": model.architecture,
+            "quantization": model.quantization,
+            "parameters_count": model.parameters_count,
+            "size_bytes": model.size_bytes,
+            "train_context_tokens": model.train_context_tokens,
+            "state": model_pb2.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower(),
+            "problem": model.problem or None,
+        },
+    }

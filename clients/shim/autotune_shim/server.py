@@ -1,0 +1,88 @@
+"""Runs the HTTP server until it is told to stop. ``autotunectl serve`` and ``__main__`` call ``serve``."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+
+import uvicorn
+from autotune import AsyncClient, ensure_daemon
+from autotune.errors import AutotuneError
+
+from autotune_shim.app import App
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8765
+DRAIN_SECONDS = 5
+"""How long running answers may take to finish when the server stops."""
+
+
+def serve(*, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, address: str | None = None) -> None:
+    """Serves HTTP on ``host``:``port`` (0: any free one) for the daemon at ``address`` (None: the default).
+
+    Starts a daemon when none runs. Blocks until SIGINT or SIGTERM. Raises SystemExit with one
+    sentence when the port cannot be had or no daemon can be reached.
+    """
+    with _bind(host, port) as listener:
+        try:
+            ensure_daemon(address)
+        except AutotuneError as error:
+            raise SystemExit(error.message) from None
+        app = App(lambda: AsyncClient(address, client_name="shim"))
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",  # uvloop would save 0.04 ms of a first token and cost 2 MB
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        try:
+            _Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            return
+
+
+class _Server(uvicorn.Server):
+    """A server that says where it listens, once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            sys.stderr.write(f"Serving OpenAI's API at http://{shown}:{port}/v1 (stop with Ctrl-C).\n")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises SystemExit with one sentence."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, OverflowError):
+        raise SystemExit(
+            f'The address "{host}" port {port} is not one to listen on; try --host 127.0.0.1.'
+        ) from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(place)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise SystemExit(_bind_failure(error, host, port)) from None
+    return listener
+
+
+def _bind_failure(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {host} is taken; stop the program that has it, or choose another with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} on {host} is reserved for the administrator; choose one above 1023 with --port."
+    return f"Cannot listen on {host} port {port}: {error.strerror}."
