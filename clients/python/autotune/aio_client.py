@@ -1,0 +1,193 @@
+"""The asyncio client: one method for each call of the daemon, wire messages in and out.
+
+The HTTP shim lives on it. Invariant: whatever goes wrong, callers meet ``autotune.errors`` and
+``asyncio.CancelledError`` alone, and a stream that is closed early cancels its call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from autotune.channel import UNARY_DEADLINE_SECONDS, client_metadata, open_aio_channel, resolved_address
+from autotune.chat import Conversation, Reply, ReplyBuilder, chat_request
+from autotune.errors import from_rpc_error
+from autotune.requests import (
+    PAGE_SIZE,
+    ModelList,
+    get_model_request,
+    unload_model_request,
+    watch_snapshots_request,
+)
+from autotune.v1 import (
+    daemon_service_pb2,
+    daemon_service_pb2_grpc,
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    system_service_pb2,
+    system_service_pb2_grpc,
+)
+from autotune.version import __version__
+
+_Response = TypeVar("_Response")
+
+
+class AsyncClient:
+    """A connection to the daemon for one event loop. It connects on the first call and never starts a daemon.
+
+    ``address``: ``unix:/path``; None takes AUTOTUNE_ADDRESS or the default. ``client_name`` and
+    ``client_version`` go into the daemon's logs. ``deadline_seconds``: how long a short call may
+    take. All methods raise ``autotune.errors``.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        client_name: str = "python",
+        *,
+        client_version: str = __version__,
+        deadline_seconds: float = UNARY_DEADLINE_SECONDS,
+    ) -> None:
+        self.address = resolved_address(address)
+        self._metadata = client_metadata(client_name, client_version)
+        self._deadline_seconds = deadline_seconds
+        self._channel = open_aio_channel(self.address)
+        self._inference = inference_service_pb2_grpc.InferenceServiceStub(self._channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
+        self._daemon = daemon_service_pb2_grpc.DaemonServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection and cancels what still runs on it."""
+        await self._channel.close()
+
+    def generate(
+        self, request: inference_service_pb2.GenerateRequest, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[inference_service_pb2.GenerateResponse, None]:
+        """Yields Queued*, Started, Delta*, Finished. Close it (``aclosing``) to stop the answer."""
+        return self._stream(self._inference.Generate, request, timeout_seconds)
+
+    async def chat(self, conversation: Conversation, model: str = "", **options: Any) -> Reply:
+        """Answers a question or a list of messages; ``options`` are those of ``autotune.chat_request``."""
+        builder = ReplyBuilder()
+        async with aclosing(self.generate(chat_request(conversation, model=model, **options))) as events:
+            async for event in events:
+                builder.add(event)
+        return builder.reply()
+
+    async def count_tokens(
+        self, request: inference_service_pb2.CountTokensRequest
+    ) -> inference_service_pb2.CountTokensResponse:
+        """Counts the tokens of a conversation or a text."""
+        return await self._unary(self._inference.CountTokens(request, **self._short()))
+
+    async def embed(self, request: inference_service_pb2.EmbedRequest) -> inference_service_pb2.EmbedResponse:
+        """Turns texts into vectors. Has no deadline of its own."""
+        return await self._unary(self._inference.Embed(request, metadata=self._metadata))
+
+    async def list_models(self) -> ModelList:
+        """All models, walking the pages, and the default one."""
+        models: list[model_pb2.Model] = []
+        request = model_service_pb2.ListModelsRequest(page_size=PAGE_SIZE)
+        while True:
+            page: model_service_pb2.ListModelsResponse = await self._unary(
+                self._models.ListModels(request, **self._short())
+            )
+            models.extend(page.models)
+            if not page.next_page_token:
+                return ModelList(models, page.default_model)
+            request.page_token = page.next_page_token
+
+    async def get_model(self, model: str = "") -> model_pb2.Model:
+        """One model; "" is the default one."""
+        response: model_service_pb2.GetModelResponse = await self._unary(
+            self._models.GetModel(get_model_request(model), **self._short())
+        )
+        return response.model
+
+    async def list_running_models(self) -> list[model_pb2.RunningModel]:
+        """The models in memory or on their way into it, walking the pages."""
+        running: list[model_pb2.RunningModel] = []
+        request = model_service_pb2.ListRunningModelsRequest(page_size=PAGE_SIZE)
+        while True:
+            page: model_service_pb2.ListRunningModelsResponse = await self._unary(
+                self._models.ListRunningModels(request, **self._short())
+            )
+            running.extend(page.running_models)
+            if not page.next_page_token:
+                return running
+            request.page_token = page.next_page_token
+
+    def load_model(
+        self, request: model_service_pb2.LoadModelRequest, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[model_service_pb2.LoadModelResponse, None]:
+        """Yields progress, then ``loaded``. Closing the generator does not stop the load."""
+        return self._stream(self._models.LoadModel, request, timeout_seconds)
+
+    async def unload_model(
+        self, model: str, timeout_seconds: float | None = None
+    ) -> model_service_pb2.UnloadModelResponse:
+        """Unloads a model once its running requests have ended; waits for them without a deadline."""
+        return await self._unary(
+            self._models.UnloadModel(
+                unload_model_request(model), timeout=timeout_seconds, metadata=self._metadata
+            )
+        )
+
+    async def snapshot(self) -> system_service_pb2.Snapshot:
+        """How machine and daemon stand now."""
+        request = system_service_pb2.GetSnapshotRequest()
+        response: system_service_pb2.GetSnapshotResponse = await self._unary(
+            self._system.GetSnapshot(request, **self._short())
+        )
+        return response.snapshot
+
+    def watch_snapshots(
+        self, interval_seconds: float = 1.0
+    ) -> AsyncGenerator[system_service_pb2.WatchSnapshotsResponse, None]:
+        """Yields snapshots and heartbeats until it is closed."""
+        return self._stream(self._system.WatchSnapshots, watch_snapshots_request(interval_seconds), None)
+
+    async def info(self) -> daemon_service_pb2.GetInfoResponse:
+        """Version, process and paths of the daemon."""
+        return await self._unary(self._daemon.GetInfo(daemon_service_pb2.GetInfoRequest(), **self._short()))
+
+    async def shutdown(self) -> daemon_service_pb2.ShutdownResponse:
+        """Asks the daemon to stop; returns before it has."""
+        return await self._unary(self._daemon.Shutdown(daemon_service_pb2.ShutdownRequest(), **self._short()))
+
+    def _short(self) -> dict[str, Any]:
+        return {"timeout": self._deadline_seconds, "metadata": self._metadata}
+
+    async def _unary(self, call: Awaitable[_Response]) -> _Response:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, self.address) from None
+
+    async def _stream(
+        self, method: Any, request: object, timeout_seconds: float | None
+    ) -> AsyncGenerator[Any, None]:
+        call = method(request, timeout=timeout_seconds, metadata=self._metadata)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, self.address) from None
+        finally:
+            call.cancel()  # ends the call when the caller leaves early; nothing for one that has ended

@@ -1,0 +1,196 @@
+"""The blocking client: one method for each call of the daemon, wire messages in and out.
+
+The CLI and scripts live on it. Invariant: whatever goes wrong, callers meet ``autotune.errors``
+alone, and a stream that is closed or left early cancels its call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from autotune.channel import UNARY_DEADLINE_SECONDS, client_metadata, open_channel, resolved_address
+from autotune.chat import Conversation, Reply, ReplyBuilder, chat_request
+from autotune.errors import from_rpc_error
+from autotune.requests import (
+    PAGE_SIZE,
+    ModelList,
+    get_model_request,
+    unload_model_request,
+    watch_snapshots_request,
+)
+from autotune.v1 import (
+    daemon_service_pb2,
+    daemon_service_pb2_grpc,
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    system_service_pb2,
+    system_service_pb2_grpc,
+)
+from autotune.version import __version__
+
+
+class Client:
+    """A connection to the daemon. It connects on the first call and never starts a daemon.
+
+    ``address``: ``unix:/path``; None takes AUTOTUNE_ADDRESS or the default. ``client_name`` and
+    ``client_version`` go into the daemon's logs. ``deadline_seconds``: how long a short call may
+    take. All methods raise ``autotune.errors``; they may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        client_name: str = "python",
+        *,
+        client_version: str = __version__,
+        deadline_seconds: float = UNARY_DEADLINE_SECONDS,
+    ) -> None:
+        self.address = resolved_address(address)
+        self._metadata = client_metadata(client_name, client_version)
+        self._deadline_seconds = deadline_seconds
+        self._channel = open_channel(self.address)
+        self._inference = inference_service_pb2_grpc.InferenceServiceStub(self._channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._system = system_service_pb2_grpc.SystemServiceStub(self._channel)
+        self._daemon = daemon_service_pb2_grpc.DaemonServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and cancels what still runs on it."""
+        self._channel.close()
+
+    def generate(
+        self, request: inference_service_pb2.GenerateRequest, timeout_seconds: float | None = None
+    ) -> Generator[inference_service_pb2.GenerateResponse, None, None]:
+        """Yields Queued*, Started, Delta*, Finished. Close the generator to stop the answer."""
+        return self._stream(self._inference.Generate, request, timeout_seconds)
+
+    def chat(self, conversation: Conversation, model: str = "", **options: Any) -> Reply:
+        """Answers a question or a list of messages; ``options`` are those of ``autotune.chat_request``."""
+        builder = ReplyBuilder()
+        with closing(self.generate(chat_request(conversation, model=model, **options))) as events:
+            for event in events:
+                builder.add(event)
+        return builder.reply()
+
+    def count_tokens(
+        self, request: inference_service_pb2.CountTokensRequest
+    ) -> inference_service_pb2.CountTokensResponse:
+        """Counts the tokens of a conversation or a text."""
+        response: inference_service_pb2.CountTokensResponse = self._short(
+            self._inference.CountTokens, request
+        )
+        return response
+
+    def embed(self, request: inference_service_pb2.EmbedRequest) -> inference_service_pb2.EmbedResponse:
+        """Turns texts into vectors. Has no deadline of its own."""
+        response: inference_service_pb2.EmbedResponse = self._unary(self._inference.Embed, request, None)
+        return response
+
+    def list_models(self) -> ModelList:
+        """All models, walking the pages, and the default one."""
+        models: list[model_pb2.Model] = []
+        request = model_service_pb2.ListModelsRequest(page_size=PAGE_SIZE)
+        while True:
+            page: model_service_pb2.ListModelsResponse = self._short(self._models.ListModels, request)
+            models.extend(page.models)
+            if not page.next_page_token:
+                return ModelList(models, page.default_model)
+            request.page_token = page.next_page_token
+
+    def get_model(self, model: str = "") -> model_pb2.Model:
+        """One model; "" is the default one."""
+        response: model_service_pb2.GetModelResponse = self._short(
+            self._models.GetModel, get_model_request(model)
+        )
+        return response.model
+
+    def list_running_models(self) -> list[model_pb2.RunningModel]:
+        """The models in memory or on their way into it, walking the pages."""
+        running: list[model_pb2.RunningModel] = []
+        request = model_service_pb2.ListRunningModelsRequest(page_size=PAGE_SIZE)
+        while True:
+            page: model_service_pb2.ListRunningModelsResponse = self._short(
+                self._models.ListRunningModels, request
+            )
+            running.extend(page.running_models)
+            if not page.next_page_token:
+                return running
+            request.page_token = page.next_page_token
+
+    def load_model(
+        self, request: model_service_pb2.LoadModelRequest, timeout_seconds: float | None = None
+    ) -> Generator[model_service_pb2.LoadModelResponse, None, None]:
+        """Yields progress, then ``loaded``. Closing the generator does not stop the load."""
+        return self._stream(self._models.LoadModel, request, timeout_seconds)
+
+    def unload_model(
+        self, model: str, timeout_seconds: float | None = None
+    ) -> model_service_pb2.UnloadModelResponse:
+        """Unloads a model once its running requests have ended; waits for them without a deadline."""
+        response: model_service_pb2.UnloadModelResponse = self._unary(
+            self._models.UnloadModel, unload_model_request(model), timeout_seconds
+        )
+        return response
+
+    def snapshot(self) -> system_service_pb2.Snapshot:
+        """How machine and daemon stand now."""
+        response: system_service_pb2.GetSnapshotResponse = self._short(
+            self._system.GetSnapshot, system_service_pb2.GetSnapshotRequest()
+        )
+        return response.snapshot
+
+    def watch_snapshots(
+        self, interval_seconds: float = 1.0
+    ) -> Generator[system_service_pb2.WatchSnapshotsResponse, None, None]:
+        """Yields snapshots and heartbeats until it is closed."""
+        return self._stream(self._system.WatchSnapshots, watch_snapshots_request(interval_seconds), None)
+
+    def info(self) -> daemon_service_pb2.GetInfoResponse:
+        """Version, process and paths of the daemon."""
+        response: daemon_service_pb2.GetInfoResponse = self._short(
+            self._daemon.GetInfo, daemon_service_pb2.GetInfoRequest()
+        )
+        return response
+
+    def shutdown(self) -> daemon_service_pb2.ShutdownResponse:
+        """Asks the daemon to stop; returns before it has."""
+        response: daemon_service_pb2.ShutdownResponse = self._short(
+            self._daemon.Shutdown, daemon_service_pb2.ShutdownRequest()
+        )
+        return response
+
+    def _short(self, method: Callable[..., Any], request: object) -> Any:
+        return self._unary(method, request, self._deadline_seconds)
+
+    def _unary(self, method: Callable[..., Any], request: object, timeout_seconds: float | None) -> Any:
+        try:
+            return method(request, timeout=timeout_seconds, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from None
+
+    def _stream(
+        self, method: Callable[..., Any], request: object, timeout_seconds: float | None
+    ) -> Generator[Any, None, None]:
+        call = method(request, timeout=timeout_seconds, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from None
+        finally:
+            call.cancel()  # ends the call when the caller leaves early; nothing for one that has ended

@@ -1,0 +1,368 @@
+"""A daemon for the tests of its clients: the real wire on a real Unix socket, scripted answers.
+
+It is as strict as the protos: what they forbid is refused with FIELD_INVALID, lists page by
+``page_size``, a stream ends with Finished. Real inference is the end-to-end tests' business.
+"""
+# ruff: noqa: N802  # the methods have the names that the protos give them
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+from autotune.v1 import (
+    chat_pb2,
+    daemon_service_pb2,
+    daemon_service_pb2_grpc,
+    inference_service_pb2,
+    inference_service_pb2_grpc,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    plan_pb2,
+    system_service_pb2,
+    system_service_pb2_grpc,
+)
+from autotune.version import __version__
+from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+DOMAIN = "autotune.v1"
+MAX_BYTES = 64 * 1024 * 1024
+START_TIME = timestamp_pb2.Timestamp(seconds=1_700_000_000)
+
+Script = Callable[
+    [inference_service_pb2.GenerateRequest, grpc.ServicerContext],
+    Iterator[inference_service_pb2.GenerateResponse],
+]
+
+
+def milliseconds(count: int) -> duration_pb2.Duration:
+    return duration_pb2.Duration(nanos=count * 1_000_000)
+
+
+def rich_status(
+    code: grpc.StatusCode,
+    reason: str,
+    message: str,
+    *,
+    retry_seconds: int = 0,
+    domain: str = DOMAIN,
+    **metadata: str,
+) -> status_pb2.Status:
+    """What the daemon's error interceptor sends."""
+    details = [error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata)]
+    if retry_seconds:
+        delay = duration_pb2.Duration(seconds=retry_seconds)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        holder = any_pb2.Any()
+        holder.Pack(detail)
+        packed.append(holder)
+    return status_pb2.Status(code=code.value[0], message=message, details=packed)
+
+
+def abort(context: grpc.ServicerContext, status: status_pb2.Status) -> NoReturn:
+    context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError("abort returned")
+
+
+def require(context: grpc.ServicerContext, field: str, sound: bool, problem: str) -> None:
+    if not sound:
+        abort(
+            context,
+            rich_status(
+                grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", f"{field}: {problem}", field=field
+            ),
+        )
+
+
+def plan() -> plan_pb2.Plan:
+    return plan_pb2.Plan(
+        action=plan_pb2.PLAN_ACTION_LOAD,
+        shape=plan_pb2.LoadShape(context_tokens=2048, slots_count=1, batch_tokens=512),
+        kv_cache_bytes=2 << 20,
+        weights_bytes=2_300_000,
+        reasons=[
+            plan_pb2.PlanReason(code="needs", text="24 prompt tokens + 1,024 for the reply = 1,048 tokens."),
+            plan_pb2.PlanReason(code="bucket", text="1,048 snaps up to the bucket 2,048."),
+        ],
+    )
+
+
+def delta(text: str) -> inference_service_pb2.GenerateResponse:
+    return inference_service_pb2.GenerateResponse(delta=inference_service_pb2.Delta(text=text))
+
+
+def queued(position: int = 0, phase: int | None = None) -> inference_service_pb2.GenerateResponse:
+    event = inference_service_pb2.Queued(position=position)
+    if phase is not None:
+        event.load_progress.phase = phase
+        event.load_progress.elapsed_duration.CopyFrom(milliseconds(120))
+    return inference_service_pb2.GenerateResponse(queued=event)
+
+
+def started(model: str = "pocket") -> inference_service_pb2.GenerateResponse:
+    return inference_service_pb2.GenerateResponse(
+        started=inference_service_pb2.Started(
+            request_id="r1", model=model, engine="llamacpp", plan=plan(), prompt_tokens=24, cached_tokens=8
+        )
+    )
+
+
+def finished(
+    reason: int = inference_service_pb2.FINISH_REASON_STOP,
+) -> inference_service_pb2.GenerateResponse:
+    return inference_service_pb2.GenerateResponse(
+        finished=inference_service_pb2.Finished(
+            finish_reason=reason,
+            usage=inference_service_pb2.Usage(prompt_tokens=24, cached_tokens=8, reply_tokens=9),
+            timings=inference_service_pb2.Timings(
+                time_to_first_token_duration=milliseconds(21),
+                total_duration=milliseconds(60),
+                decode_tokens_per_second=412.34,
+            ),
+        )
+    )
+
+
+def say(*pieces: str) -> Script:
+    """A whole answer in these pieces."""
+
+    def script(request, context):
+        yield queued()
+        yield started(request.model or "pocket")
+        yield from map(delta, pieces)
+        yield finished()
+
+    return script
+
+
+def fail_with(status: status_pb2.Status, *pieces: str) -> Script:
+    """An answer that breaks off after ``pieces``."""
+
+    def script(request, context):
+        yield from map(delta, pieces)
+        abort(context, status)
+
+    return script
+
+
+class FakeDaemon(
+    inference_service_pb2_grpc.InferenceServiceServicer,
+    model_service_pb2_grpc.ModelServiceServicer,
+    system_service_pb2_grpc.SystemServiceServicer,
+    daemon_service_pb2_grpc.DaemonServiceServicer,
+):
+    """``with FakeDaemon() as daemon``: serves ``daemon.address`` until the end of the block.
+
+    Tests set the public attributes to say what it has and does; ``cancelled`` is set when a client
+    gave up a call.
+    """
+
+    def __init__(self) -> None:
+        self.runtime = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
+        self.address = f"unix:{self.runtime / 'autotuned.sock'}"
+        self.version = __version__
+        self.models: Sequence[model_pb2.Model] = [model_pb2.Model(id="pocket", engine="llamacpp")]
+        self.default_model = "pocket"
+        self.running: Sequence[model_pb2.RunningModel] = []
+        self.script: Script = say("The capital of France", " is Paris.")
+        self.refusal: status_pb2.Status | None = None
+        self.page_limit = 1000
+        self.stalls = False
+        self.requests: list[Any] = []
+        self.metadata: dict[str, str] = {}
+        self.cancelled = threading.Event()
+        self.release = threading.Event()
+        self._server = grpc.server(
+            ThreadPoolExecutor(16),
+            options=(
+                ("grpc.max_receive_message_length", MAX_BYTES),
+                ("grpc.max_send_message_length", MAX_BYTES),
+            ),
+        )
+        self.health = health.HealthServicer()
+        self.health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    def __enter__(self):
+        inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(self, self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
+        system_service_pb2_grpc.add_SystemServiceServicer_to_server(self, self._server)
+        daemon_service_pb2_grpc.add_DaemonServiceServicer_to_server(self, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        self._server.add_insecure_port(self.address)
+        self._server.start()
+        return self
+
+    def __exit__(self, *_):
+        self.release.set()
+        self.stop()
+        shutil.rmtree(self.runtime)
+
+    def stop(self) -> None:
+        """Breaks all connections and stops listening."""
+        self._server.stop(None).wait(10)
+
+    def _take(self, request, context) -> None:
+        self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata())
+        if self.refusal is not None:
+            abort(context, self.refusal)
+        if self.stalls:
+            self.hold(context)
+
+    def _page(self, request, context, items):
+        require(context, "page_size", 0 <= request.page_size <= 1000, "it must be 0 to 1,000.")
+        first = int(request.page_token or 0)
+        size = min(request.page_size or 100, self.page_limit)
+        rest = first + size
+        return items[first:rest], str(rest) if rest < len(items) else ""
+
+    def Generate(self, request, context):
+        self._take(request, context)
+        require(context, "input", request.WhichOneof("input") is not None, "it is missing.")
+        if request.HasField("chat"):
+            require(context, "messages", len(request.chat.messages) > 0, "there must be one.")
+            known = all(message.role != chat_pb2.ROLE_UNSPECIFIED for message in request.chat.messages)
+            require(context, "role", known, "it is missing.")
+        if request.sampling.HasField("temperature"):
+            require(context, "temperature", 0 <= request.sampling.temperature <= 5, "it must be 0 to 5.")
+        try:
+            yield from self.script(request, context)
+        except GeneratorExit:  # cancelled between two pieces
+            self.cancelled.set()
+            raise
+
+    def hold(self, context: grpc.ServicerContext) -> None:
+        """Waits until the client cancels or the test sets ``release``.
+
+        It asks again and again, because gRPC's blocking server loses the callback of a call that is
+        cancelled while the callback is being added.
+        """
+        while context.is_active():
+            if self.release.wait(0.01):
+                return
+        self.cancelled.set()
+
+    def CountTokens(self, request, context):
+        self._take(request, context)
+        return inference_service_pb2.CountTokensResponse(tokens=len(request.text), accuracy=1)
+
+    def Embed(self, request, context):
+        self._take(request, context)
+        embedding = inference_service_pb2.Embedding(values=[1.0, 0.0])
+        return inference_service_pb2.EmbedResponse(embeddings=[embedding] * len(request.texts))
+
+    def ListModels(self, request, context):
+        self._take(request, context)
+        page, token = self._page(request, context, self.models)
+        return model_service_pb2.ListModelsResponse(
+            models=page, next_page_token=token, default_model=self.default_model
+        )
+
+    def GetModel(self, request, context):
+        self._take(request, context)
+        wanted = request.model or self.default_model
+        for model in self.models:
+            if model.id == wanted:
+                return model_service_pb2.GetModelResponse(model=model)
+        abort(context, not_found(wanted))
+
+    def ListRunningModels(self, request, context):
+        self._take(request, context)
+        page, token = self._page(request, context, self.running)
+        return model_service_pb2.ListRunningModelsResponse(running_models=page, next_page_token=token)
+
+    def LoadModel(self, request, context):
+        self._take(request, context)
+        if all(model.id != request.model for model in self.models):
+            abort(context, not_found(request.model))
+        for phase in (model_pb2.LOAD_PHASE_STARTING, model_pb2.LOAD_PHASE_READING_WEIGHTS):
+            progress = model_pb2.LoadProgress(phase=phase, elapsed_duration=milliseconds(120))
+            yield model_service_pb2.LoadModelResponse(progress=progress)
+        loaded = model_service_pb2.LoadedModel(running_model=running_model(request.model), plan=plan())
+        yield model_service_pb2.LoadModelResponse(loaded=loaded)
+
+    def UnloadModel(self, request, context):
+        self._take(request, context)
+        require(context, "model", bool(request.model), "it is missing.")
+        if all(model.id != request.model for model in self.models):
+            abort(context, not_found(request.model))
+        if any(model.id == request.model for model in self.running):
+            return model_service_pb2.UnloadModelResponse(outcome=1, freed_memory_bytes=30 << 20)
+        return model_service_pb2.UnloadModelResponse(outcome=2)
+
+    def GetSnapshot(self, request, context):
+        self._take(request, context)
+        return system_service_pb2.GetSnapshotResponse(snapshot=self.snapshot())
+
+    def WatchSnapshots(self, request, context):
+        self._take(request, context)
+        for sequence in (1, 2):
+            yield system_service_pb2.WatchSnapshotsResponse(sequence=sequence, snapshot=self.snapshot())
+        self.hold(context)
+
+    def snapshot(self) -> system_service_pb2.Snapshot:
+        return system_service_pb2.Snapshot(
+            snapshot_time=START_TIME,
+            cpu_used_ratio=0.25,
+            cpu_cores_count=2,
+            memory_total_bytes=8 << 30,
+            memory_available_bytes=6 << 30,
+            daemon_resident_memory_bytes=50 << 20,
+            running_models=self.running,
+        )
+
+    def GetInfo(self, request, context):
+        self._take(request, context)
+        return daemon_service_pb2.GetInfoResponse(
+            version=self.version,
+            process_id=4242,
+            start_time=START_TIME,
+            data_directory="/data",
+            runtime_directory="/runtime",
+            engines=[daemon_service_pb2.EngineInfo(name="llamacpp", version="b1")],
+        )
+
+    def Shutdown(self, request, context):
+        self._take(request, context)
+        self._server.stop(1.0)
+        return daemon_service_pb2.ShutdownResponse(drain_duration=duration_pb2.Duration(seconds=5))
+
+
+def not_found(model: str) -> status_pb2.Status:
+    return rich_status(
+        grpc.StatusCode.NOT_FOUND,
+        "MODEL_NOT_FOUND",
+        f'There is no model "{model}"; did you mean "pocket"? "autotunectl ls" lists the models.',
+        model=model,
+        suggestion="pocket",
+    )
+
+
+def running_model(model: str = "pocket") -> model_pb2.RunningModel:
+    return model_pb2.RunningModel(
+        id=model,
+        engine="llamacpp",
+        state=model_pb2.MODEL_STATE_READY,
+        shape=plan().shape,
+        kv_cache_bytes=2 << 20,
+        weights_bytes=2_300_000,
+        resident_memory_bytes=30 << 20,
+        process_id=77,
+        load_time=START_TIME,
+        load_duration=milliseconds(420),
+        active_requests_count=1,
+        reasons=plan().reasons,
+        incarnation_id="i1",
+    )
