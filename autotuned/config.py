@@ -17,14 +17,16 @@ from typing import Any
 
 import platformdirs
 from autotune.address import runtime_directory
+from autotune.state import state_directory
 
 from autotuned.core.settings import Settings
 from autotuned.options import VARIABLE_PREFIX, Option, ValueRefused, options, sections, summary
 
-CLIENT_VARIABLES = frozenset(
-    {"AUTOTUNE_ADDRESS", "AUTOTUNE_HOST", "AUTOTUNE_MODEL", "AUTOTUNE_PORT", "AUTOTUNE_PROFILE"}
-)
+CLIENT_VARIABLES = frozenset({"AUTOTUNE_ADDRESS", "AUTOTUNE_HOST", "AUTOTUNE_PORT"})
 """What clients read; a daemon that one of them starts inherits these and looks past them."""
+
+_SHARED_FOLDERS = frozenset({"paths.runtime", "paths.state"})
+"""The client library finds these, so that a daemon and its clients always mean the same folders."""
 
 _FILE_VARIABLE = "AUTOTUNE_CONFIG"
 _APP = "autotune"
@@ -78,7 +80,7 @@ def _default_folders(environment: Mapping[str, str]) -> Values:
     return {
         "paths.data": platformdirs.user_data_path(_APP, appauthor=False),
         "paths.runtime": runtime_directory(environment),
-        "paths.state": platformdirs.user_state_path(_APP, appauthor=False),
+        "paths.state": state_directory(environment),
     }
 
 
@@ -106,7 +108,7 @@ def _from_environment(environment: Mapping[str, str]) -> Values:
         if option is None:
             near = get_close_matches(variable, [*by_variable, *others], 1)
             raise ConfigInvalid(f"{where}: there is no such option; {_did_you_mean(near)}")
-        if option.key != "paths.runtime":  # runtime_directory reads that one, for daemon and clients alike
+        if option.key not in _SHARED_FOLDERS:
             values[option.key] = _parsed(option, text, where)
     return values
 
@@ -132,9 +134,9 @@ def _from_file(environment: Mapping[str, str], file: Path | None) -> Values:
     for steps, raw in _entries(table):
         where = f"{path} line {_line_of(text, steps)}"
         option = _known(".".join(steps), where)
-        if option.key == "paths.runtime":
+        if option.key in _SHARED_FOLDERS:
             raise ConfigInvalid(
-                f"{where}: set AUTOTUNE_RUNTIME_DIR instead; clients need it too and do not read this file."
+                f"{where}: set {option.variable} instead; clients need it too and do not read this file."
             )
         try:
             values[option.key] = option.check(raw, path.absolute().parent)

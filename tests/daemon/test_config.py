@@ -146,6 +146,7 @@ def test_windows_line_ends_and_byte_order_mark(load, file: Path, environment):
         ('[models]\nfiles = ["~nobody-has-this-name/x"]', 2, "models.files takes a list of paths"),
         ('[paths]\ndata = ""', 2, 'paths.data takes a path, not ""'),
         ('[paths]\nruntime = "/run/x"', 2, "set AUTOTUNE_RUNTIME_DIR instead"),
+        ('[paths]\nstate = "/run/x"', 2, "set AUTOTUNE_STATE_DIR instead"),
         ('[daemon]\nlog_file = """\n[queue]\nx = 1"""\n"drain_seconds" = -1', 5, "daemon.drain_seconds takes"),
         ("queue = { max_waiting = 1, patience = 2 }", 1, "no option queue.patience"),
         ("queue.max_waiting = 1\nqueue.patience = 2", 2, "no option queue.patience"),
@@ -233,4 +234,7 @@ def test_the_description_lists_everything_and_its_toml_loads(load):
         assert option.doc[1:] in text
     entries = [line.strip() for line in text.splitlines() if re.match(r"\[|  \w+ = ", line)]
     toml = "\n".join(re.sub(r"^(\[\w+\]).*", r"\1", entry) for entry in entries)
-    assert load("\n".join(line for line in toml.splitlines() if not line.startswith("runtime"))) == load()
+    assert (
+        load("\n".join(line for line in toml.splitlines() if not line.startswith(("runtime", "state"))))
+        == load()
+    )
