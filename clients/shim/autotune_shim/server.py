@@ -17,6 +17,8 @@ DEFAULT_PORT = 8765
 DRAIN_SECONDS = 5
 """How long running answers may take to finish when the server stops."""
 
+_HIGHEST_PORT = 65535
+
 
 def serve(*, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, address: str | None = None) -> None:
     """Serves HTTP on ``host``:``port`` (0: any free one) for the daemon at ``address`` (None: the default).
@@ -24,28 +26,32 @@ def serve(*, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, address: str | 
     Starts a daemon when none runs. Blocks until SIGINT or SIGTERM. Raises SystemExit with one
     sentence when the port cannot be had or no daemon can be reached.
     """
-    with _bind(host, port) as listener:
+    with bind(host, port) as listener:
         try:
             ensure_daemon(address)
         except AutotuneError as error:
             raise SystemExit(error.message) from None
-        app = App(lambda: AsyncClient(address, client_name="shim"))
-        config = uvicorn.Config(
-            app,
-            loop="asyncio",  # uvloop would save 0.04 ms of a first token and cost 2 MB
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
         try:
-            _Server(config).run(sockets=[listener])
+            make_server(App(lambda: AsyncClient(address, client_name="shim"))).run(sockets=[listener])
         except KeyboardInterrupt:
             return
+
+
+def make_server(app: App) -> uvicorn.Server:
+    """The HTTP server around ``app``. asyncio sets TCP_NODELAY on what a TCP listener of ``bind`` accepts."""
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",  # uvloop would save 0.04 ms of a first token and cost 2 MB
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return _Server(config)
 
 
 class _Server(uvicorn.Server):
@@ -59,16 +65,14 @@ class _Server(uvicorn.Server):
             sys.stderr.write(f"Serving OpenAI's API at http://{shown}:{port}/v1 (stop with Ctrl-C).\n")
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises SystemExit with one sentence."""
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises SystemExit with one sentence."""
+    if not 0 <= port <= _HIGHEST_PORT:
+        raise SystemExit(f"There is no port {port}; choose one from 0 to {_HIGHEST_PORT} with --port.")
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (socket.gaierror, OverflowError):
-        raise SystemExit(
-            f'The address "{host}" port {port} is not one to listen on; try --host 127.0.0.1.'
-        ) from None
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError):
+        raise SystemExit(f'"{host}" is not an address to listen on; try --host {DEFAULT_HOST}.') from None
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
