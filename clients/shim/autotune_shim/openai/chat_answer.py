@@ -57,9 +57,10 @@ class ChatStream(StreamAnswer):
             return chunk
         if response.HasField("started"):
             self._start(response.started)
-            return b""
-        self.complete = True
-        return self._opening + self._finish(response.finished)
+        elif response.HasField("finished"):
+            self.complete = True
+            return self._opening + self._finish(response.finished)
+        return b""
 
     def waiting(self, position: int) -> bytes:
         """A comment."""
@@ -163,7 +164,7 @@ class ChatWhole(WholeAnswer):
             self._delta(response.delta)
         elif response.HasField("started"):
             self._started.CopyFrom(response.started)
-        else:
+        elif response.HasField("finished"):
             self._finished.CopyFrom(response.finished)
             self.complete = True
 

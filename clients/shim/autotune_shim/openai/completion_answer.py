@@ -44,9 +44,10 @@ class CompletionStream(StreamAnswer):
             return self._delta(response.delta)
         if response.HasField("started"):
             self._start(response.started)
-            return b""
-        self.complete = True
-        return self._finish(response.finished)
+        elif response.HasField("finished"):
+            self.complete = True
+            return self._finish(response.finished)
+        return b""
 
     def waiting(self, position: int) -> bytes:
         """A comment."""
@@ -111,7 +112,7 @@ class CompletionWhole(WholeAnswer):
             self._logprobs += response.delta.logprobs
         elif response.HasField("started"):
             self._started.CopyFrom(response.started)
-        else:
+        elif response.HasField("finished"):
             self._finished.CopyFrom(response.finished)
             self.complete = True
 
