@@ -293,10 +293,11 @@ async def test_a_bad_body_is_refused_without_asking(body, caplog):
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_event_of_a_newer_daemon_is_skipped(path, stream):
-    unknown = wire.GenerateResponse()
-    client = ScriptedClient([unknown, started(), unknown, text("x"), unknown, finished()])
+    unknown, unknown_part = wire.GenerateResponse(), wire.GenerateResponse(delta=wire.Delta(part_index=1))
+    client = ScriptedClient([unknown, started(), unknown, text("x"), unknown_part, finished()])
     fields = {"prompt": "p"} if path == "/v1/completions" else CHAT
     call = await post(client, {**fields, "stream": stream}, path=path)
     assert (call.status, call.complete) == (200, True)
     last = call.events[-2] if stream else call.json()
     assert last["choices"][0]["finish_reason"] == "stop"
+    assert b"tool_calls" not in call.body

@@ -95,7 +95,9 @@ class ChatStream(StreamAnswer):
         if kind == "reasoning":
             prefix, suffix = self._reasoning_frame
             return prefix + _encode(delta.reasoning) + suffix
-        return self._tool_call(delta.part_index, delta.tool_call)
+        if kind == "tool_call":
+            return self._tool_call(delta.part_index, delta.tool_call)
+        return b""
 
     def _frame(self, name: str) -> tuple[bytes, bytes]:
         """What stands before and after the text of a chunk whose delta has the one field ``name``."""
