@@ -22,7 +22,9 @@ from autotune.state import state_directory
 from autotuned.core.settings import Settings
 from autotuned.options import VARIABLE_PREFIX, Option, ValueRefused, options, sections, summary
 
-CLIENT_VARIABLES = frozenset({"AUTOTUNE_ADDRESS", "AUTOTUNE_HOST", "AUTOTUNE_PORT"})
+CLIENT_VARIABLES = frozenset(
+    {"AUTOTUNE_ADDRESS", "AUTOTUNE_HOST", "AUTOTUNE_MODEL", "AUTOTUNE_PORT", "AUTOTUNE_PROFILE"}
+)
 """What clients read; a daemon that one of them starts inherits these and looks past them."""
 
 _SHARED_FOLDERS = frozenset({"paths.runtime", "paths.state"})
