@@ -1,1 +1,1 @@
-"""The daemon's clients for a terminal."""
+"""autotunectl: the daemon's client for a terminal. ``cli`` lists the verbs."""

@@ -169,8 +169,8 @@ class FakeDaemon(
     gave up a call.
     """
 
-    def __init__(self) -> None:
-        self.runtime = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
+    def __init__(self, runtime: Path | None = None) -> None:
+        self.runtime = runtime or Path(tempfile.mkdtemp(prefix="at-fake-", dir="/tmp"))
         self.address = f"unix:{self.runtime / 'autotuned.sock'}"
         self.version = __version__
         self.models: Sequence[model_pb2.Model] = [model_pb2.Model(id="pocket", engine="llamacpp")]

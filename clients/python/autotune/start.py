@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from autotune.address import SOCKET_NAME, parse_address, runtime_directory
+from autotune.address import SOCKET_NAME, parse_address
 from autotune.channel import open_channel, resolved_address
 from autotune.errors import DaemonUnreachable, from_rpc_error
 from autotune.state import state_directory
@@ -76,7 +76,8 @@ class _Start:
 
     def __init__(self, address: str, environment: Mapping[str, str]) -> None:
         self._address = address
-        self._environment = _daemon_environment(address, environment)
+        self._environment = dict(environment)
+        self._runtime = _runtime_folder(address)
         self._log_path = state_directory(environment) / "autotuned.log"
         self._child: subprocess.Popen[bytes] | None = None
         self._next_spawn = 0.0
@@ -103,7 +104,7 @@ class _Start:
         self._words_from = log.seek(0, os.SEEK_END)
         # -P: a file of the user's current folder must not stand in for one of the daemon's modules.
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "autotuned"],
+            [sys.executable, "-P", "-m", "autotuned", "--set", f"paths.runtime={self._runtime}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
@@ -144,8 +145,8 @@ class _Start:
             threading.Thread(target=self._child.wait, name="autotuned-reaper", daemon=True).start()
 
 
-def _daemon_environment(address: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What the daemon must see to serve ``address``. Raises DaemonUnreachable when none could."""
+def _runtime_folder(address: str) -> Path:
+    """The runtime folder with which a daemon serves ``address``. Raises DaemonUnreachable when none does."""
     path = parse_address(address)
     if path.name != SOCKET_NAME:
         raise DaemonUnreachable(
@@ -153,9 +154,7 @@ def _daemon_environment(address: str, environment: Mapping[str, str]) -> dict[st
             f"{SOCKET_NAME}; unset AUTOTUNE_ADDRESS or start the daemon yourself.",
             metadata={"address": address},
         )
-    if path.parent == runtime_directory(environment):
-        return dict(environment)
-    return {**environment, "AUTOTUNE_RUNTIME_DIR": str(path.parent)}
+    return path.parent
 
 
 @contextmanager

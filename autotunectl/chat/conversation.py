@@ -1,0 +1,83 @@
+"""A conversation in memory: what was said, how to ask next, what it took. Pure.
+
+Invariant: ``turns`` alternates user and assistant, and every request carries all of it, so that the
+engine finds its prefix again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from autotune.chat import Reply, chat_request
+from autotune.v1 import inference_service_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message."""
+
+    role: str
+    text: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Conversation:
+    """``model``, ``profile`` and ``system``: "" takes the daemon's default.
+
+    ``sampling``: more options of ``autotune.chat_request``, by name.
+    """
+
+    model: str = ""
+    profile: str = ""
+    system: str = ""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    turns: list[Turn] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+
+    def request(self, question: str) -> inference_service_pb2.GenerateRequest:
+        """Asks ``question`` after all that was said. Raises FieldInvalid."""
+        messages = [{"role": turn.role, "content": turn.text} for turn in self.turns]
+        return chat_request(
+            [*messages, {"role": "user", "content": question}],
+            model=self.model,
+            profile=self.profile,
+            system=self.system,
+            **self.sampling,
+        )
+
+    def add(self, question: str, reply: Reply, *, whole: bool) -> None:
+        """Takes a question and what came for it. Numbers count only for a ``whole`` answer."""
+        self.turns += [Turn("user", question), Turn("assistant", reply.text)]
+        if whole:
+            self.replies.append(reply)
+
+    def clear(self) -> None:
+        """Begins anew with the same settings."""
+        self.turns.clear()
+        self.replies.clear()
+
+
+def history_text(conversation: Conversation) -> str:
+    """What was said, for the terminal."""
+    if not conversation.turns:
+        return "Nothing was said yet.\n"
+    return "".join(
+        f"> {turn.text}\n" if turn.role == "user" else f"{turn.text}\n\n" for turn in conversation.turns
+    ).removesuffix("\n")
+
+
+def markdown(conversation: Conversation) -> str:
+    """What was said, as a Markdown document."""
+    title = f"# Conversation with {conversation.model or 'the default model'}\n"
+    system = f"\n**System:** {conversation.system}\n" if conversation.system else ""
+    names = {"user": "You", "assistant": "Model"}
+    turns = [f"\n## {names[turn.role]}\n\n{turn.text}\n" for turn in conversation.turns]
+    return "".join((title, system, *turns))
+
+
+def export_json(conversation: Conversation) -> dict[str, Any]:
+    """What was said, as the messages of a request."""
+    system = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    turns = [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
+    return {"model": conversation.model, "profile": conversation.profile, "messages": system + turns}

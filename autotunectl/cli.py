@@ -1,0 +1,55 @@
+"""The root of autotunectl: its verbs and its own options. ``__main__`` runs it."""
+
+from __future__ import annotations
+
+import click
+
+from autotunectl.lazy import LazyGroup
+from autotunectl.options import CONTEXT_SETTINGS, global_options
+
+VERBS = {
+    "chat": "Talk to a model.",
+    "run": "Load MODEL, show what was planned, and talk to it.",
+    "ls": "List the models that can be run.",
+    "ps": "List the models in memory.",
+    "load": "Load MODEL into memory, and show what was planned and why.",
+    "unload": "Take MODEL out of memory once its running requests have ended.",
+    "status": "Show the daemon and the machine.",
+    "serve": "Serve the OpenAI API over HTTP until Ctrl-C.",
+    "stop": "Stop the daemon.",
+    "version": "Show the versions of client and daemon.",
+}
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from autotune.version import __version__
+
+        click.echo(f"autotunectl {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    name="autotunectl",
+    cls=LazyGroup,
+    lazy=VERBS,
+    context_settings=CONTEXT_SETTINGS,
+    invoke_without_command=True,
+    epilog='"autotunectl COMMAND --help" explains a command. '
+    "Exit status: 2 wrong usage, 3 no daemon, 4 no such model, 5 refused, 6 busy, 7 engine failed, 1 other. "
+    'With --json, an error is {"error": ...} on standard error.',
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version of autotunectl.",
+)
+@global_options
+@click.pass_context
+def root(ctx: click.Context) -> None:
+    """Talk to the language models of this machine, through the autotune daemon."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

@@ -1,0 +1,95 @@
+"""autotunectl ps: the models in memory. Starts no daemon: without one, there are none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import click
+from autotune.errors import DaemonNotRunning
+from autotune.v1 import model_pb2
+
+from autotunectl.json_output import enum_text, message_json
+from autotunectl.options import verb
+from autotunectl.output import (
+    NOTHING,
+    PLAIN,
+    Column,
+    Style,
+    format_bytes,
+    format_count,
+    format_seconds,
+    format_table,
+    one_line,
+)
+from autotunectl.session import Session
+
+_COLUMNS = (
+    Column("MODEL"),
+    Column("STATE"),
+    Column("CONTEXT", right=True),
+    Column("SLOTS", right=True),
+    Column("KV CACHE", right=True),
+    Column("MEMORY", right=True),
+    Column("PID", right=True),
+    Column("AGE", right=True),
+    Column("ACTIVE", right=True),
+    Column("QUEUED", right=True),
+)
+
+
+@verb("ps")
+@click.option("-v", "--verbose", is_flag=True, help="Also show why each model has its shape.")
+def command(session: Session, verbose: bool) -> None:
+    """List the models in memory.
+
+    Those on their way into it are there, too. MEMORY is what the model's process holds, KV CACHE the
+    part of it that keeps the conversations.
+    """
+    running: list[model_pb2.RunningModel] | None
+    with session.client() as client:
+        try:
+            running = client.list_running_models()
+        except DaemonNotRunning:
+            running = None
+    if session.json:
+        models = [message_json(model) for model in running or ()]
+        session.write_json({"daemon_running": running is not None, "running_models": models})
+    elif running is None:
+        session.note('No daemon is running, so no model is in memory; "autotunectl chat" starts one.')
+    elif not running:
+        session.note('No model is in memory; "autotunectl run MODEL" loads one.')
+    else:
+        session.write(render(running, time.time(), verbose=verbose, style=session.out_style))
+
+
+def render(
+    running: Iterable[model_pb2.RunningModel], now: float, *, verbose: bool, style: Style = PLAIN
+) -> str:
+    """The table. ``now``: seconds since the epoch."""
+    models = list(running)
+    text = format_table(_COLUMNS, [_row(model, now) for model in models], style)
+    if verbose:
+        text += "".join(_why(model) for model in models)
+    return text
+
+
+def _row(model: model_pb2.RunningModel, now: float) -> tuple[str, ...]:
+    age = format_seconds(max(0.0, now - model.load_time.seconds)) if model.HasField("load_time") else NOTHING
+    return (
+        model.id,
+        enum_text(model, "state"),
+        format_count(model.shape.context_tokens),
+        format_count(model.shape.slots_count),
+        format_bytes(model.kv_cache_bytes),
+        format_bytes(model.resident_memory_bytes),
+        str(model.process_id) if model.process_id else NOTHING,
+        age,
+        str(model.active_requests_count),
+        str(model.queued_requests_count),
+    )
+
+
+def _why(model: model_pb2.RunningModel) -> str:
+    reasons = "".join(f"  {one_line(reason.text)}\n" for reason in model.reasons)
+    return f"\n{one_line(model.id)}:\n{reasons}" if reasons else ""

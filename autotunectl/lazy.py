@@ -1,0 +1,49 @@
+"""A click group whose commands are imported when they are run, so that each starts fast.
+
+Invariant: ``--help`` of the group imports no command; a test holds its texts against theirs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+import click
+
+
+class LazyGroup(click.Group):
+    """``lazy``: for each command the one line that the group's help shows.
+
+    A command called ``x`` is the object ``command`` of ``autotunectl.commands.x``.
+    """
+
+    def __init__(self, *, lazy: dict[str, str], **attributes: object) -> None:
+        super().__init__(**attributes)  # type: ignore[arg-type]  # click's own keyword arguments, passed on
+        self._lazy = lazy
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """The commands, in the order in which a new user needs them."""
+        return list(self._lazy)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command."""
+        if cmd_name not in self._lazy:
+            return None
+        command: click.Command = import_module(f"autotunectl.commands.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises UsageError with the nearest command for an unknown one."""
+        name = args[0]
+        if name not in self._lazy and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self._lazy, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else '"autotunectl --help" lists them.'
+            raise click.UsageError(f'There is no command "{name}"; {hint}', ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list without importing what is in it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._lazy.items()))

@@ -1,0 +1,57 @@
+"""The options that every command has. They work before and after the verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from autotunectl.session import Session
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+def _set_address(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Session).address = value
+
+
+def _set_json(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Session).json = True
+
+
+def global_options(function: _Function) -> _Function:
+    """Adds ``--address`` and ``--json`` to a command or group; they are stored in the session."""
+    address = click.option(
+        "--address",
+        metavar="unix:/PATH",
+        expose_value=False,
+        is_eager=True,
+        callback=_set_address,
+        help="Where the daemon serves.",
+    )
+    as_json = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_set_json,
+        help="Print JSON.",
+    )
+    return address(as_json(function))
+
+
+def verb(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Declares a command that gets the session first. It returns an exit status, or None for 0."""
+
+    def declare(function: Callable[..., Any]) -> click.Command:
+        passing: Callable[..., Any] = click.pass_obj(function)
+        command = click.command(name, context_settings=CONTEXT_SETTINGS)(global_options(passing))
+        command.params.sort(key=lambda parameter: parameter.name in {"address", "json"})  # its own first
+        return command
+
+    return declare
