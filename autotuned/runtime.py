@@ -20,7 +20,7 @@ from autotune.address import SOCKET_NAME, SOCKET_PATH_MAX_BYTES
 
 LOCK_NAME = "autotuned.lock"
 WORKER_SOCKET_PATTERN = "w-*.sock"
-LONGEST_SOCKET_NAME_BYTES = 24
+LONGEST_SOCKET_NAME_BYTES = 16
 """Of the sockets in the folder: the daemon's own, and those of workers."""
 
 _PRIVATE = 0o700
