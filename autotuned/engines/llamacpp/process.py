@@ -1,0 +1,162 @@
+"""A guard and its worker as the daemon sees them: started, listened to, ended, and known to be gone.
+
+``engine`` starts one for each load. Killing goes through the guard: when its standard input ends it
+kills the worker, and when the worker's output ends the worker is gone for certain.
+Invariant: ``wait_gone`` returns only when no process of this incarnation is left and its socket is
+removed, whoever ended it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from autotuned.engines.llamacpp.log import WorkerLog
+
+GUARD = Path(__file__).with_name("guard.py")
+TERMINATE_SECONDS = 2.0
+KILL_SECONDS = 2.0
+LONGEST_LINE_BYTES = 64 << 10
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerProcess(asyncio.SubprocessProtocol):
+    """One incarnation's processes. Made by ``start_worker``."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
+        self.log = WorkerLog()
+        self.news = asyncio.Event()
+        self.process_id = 0
+        self._gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._cause = ""
+        self._output_ended = False
+        self._guard_ended = False
+        self._rest = b""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left of it."""
+        return self._gone.done()
+
+    async def wait_gone(self) -> str:
+        """Returns, once nothing is left, why it ended."""
+        return await asyncio.shield(self._gone)
+
+    async def gone_within(self, seconds: float) -> str | None:
+        """Why it ended, or None when it is still there after so many seconds."""
+        done, _ = await asyncio.wait([self._gone], timeout=seconds)
+        return self._gone.result() if done else None
+
+    async def end(self, cause: str) -> None:
+        """Ends it politely, then firmly; returns when it is gone. Safe to call twice."""
+        if self._transport is None or self.is_gone:
+            return
+        self._cause = self._cause or cause
+        self._signal(signal.SIGTERM)
+        if await self.gone_within(TERMINATE_SECONDS) is None:
+            self.kill(cause)
+        await self.wait_gone()
+
+    def kill(self, cause: str) -> None:
+        """Has it killed; ``wait_gone`` tells when that is done. Safe to call twice."""
+        if self._transport is None or self.is_gone:
+            return
+        self._cause = self._cause or cause
+        guard_input = self._transport.get_pipe_transport(0)
+        if guard_input is not None:
+            guard_input.close()
+        # A guard that does not do its work is ended too; the kernel then ends the worker.
+        asyncio.get_running_loop().call_later(KILL_SECONDS, self._signal, signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._transport is not None and not self._guard_ended:
+            with contextlib.suppress(ProcessLookupError):
+                self._transport.send_signal(number)
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remembers the transport."""
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Splits the output into lines."""
+        _ = fd
+        self.log.bytes_count += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._take(line.decode(errors="replace"))
+        self.news.set()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """The end of the output is the end of the worker, which holds it to its last moment."""
+        _ = exc
+        if fd == 1:
+            self._output_ended = True
+            self._check_gone()
+
+    def process_exited(self) -> None:
+        """The guard is gone; a worker that is not is ended here."""
+        self._guard_ended = True
+        if not self._output_ended and self.process_id:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process_id, signal.SIGKILL)
+        self._check_gone()
+
+    def _take(self, line: str) -> None:
+        if not self.process_id and line.startswith("worker "):
+            self.process_id = int(line.removeprefix("worker "))
+            return
+        _log.debug("worker %d: %s", self.process_id, line)
+        self.log.add(line)
+
+    def _check_gone(self) -> None:
+        if self._gone.done() or not (self._output_ended and self._guard_ended):
+            return
+        with contextlib.suppress(OSError):
+            self.socket_path.unlink()
+        assert self._transport is not None  # noqa: S101 - a process that ended was started
+        status = self._transport.get_returncode()
+        self._transport.close()
+        self._gone.set_result(self._cause or _cause_of(status or 0, self.log.last_line))
+        self.news.set()
+
+
+async def start_worker(command: Sequence[str], socket_path: Path) -> WorkerProcess:
+    """Starts the command under a guard, in a session of its own. Raises ``OSError``."""
+    guard = (sys.executable, "-I", "-S", "-B", str(GUARD), str(os.getpid()), str(socket_path))
+    _, worker = await asyncio.get_running_loop().subprocess_exec(
+        lambda: WorkerProcess(socket_path),
+        *guard,
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+    )
+    return worker
+
+
+def _cause_of(status: int, last_line: str) -> str:
+    """The exit status of a guard, which is that of its worker, in words."""
+    if status >= 0:
+        words = f"exited with status {status}"
+    else:
+        words = f"killed by signal {-status} ({signal.Signals(-status).name})"
+    if last_line and status != -signal.SIGKILL:
+        words += f', its last words "{last_line}"'
+    return words

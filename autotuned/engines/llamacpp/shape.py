@@ -1,0 +1,105 @@
+"""What a worker is told to be, and what it then reports to be.
+
+``engine`` makes a worker's settings with ``worker_settings`` and checks the worker with
+``applied_shape``. Invariant: a shape that was not applied is never reported as applied.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import psutil
+
+from autotuned.core.errors import ModelLoadFailed
+from autotuned.core.model import ModelEntry
+from autotuned.core.plan import LoadShape
+
+# The engine rounds the context of a slot up to whole steps.
+CONTEXT_STEP = 256
+# Beside those that stream, so many requests (counts, health) are answered at the same time.
+SPARE_HTTP_THREADS = 3
+# Attention with windows and recurrent layers cannot go back; it restarts from these.
+CHECKPOINTS_COUNT = 2
+
+
+def worker_settings(entry: ModelEntry, shape: LoadShape, *, socket_path: str, threads: int) -> dict[str, Any]:
+    """The argument of the worker program. ``threads`` 0 takes the physical cores."""
+    is_dense = entry.facts is not None and entry.facts.kv_is_dense
+    return {
+        "model": entry.path,
+        "alias": entry.id,
+        "socket": socket_path,
+        "context_tokens": shape.context_tokens,
+        "slots_count": shape.slots_count,
+        "key_cache_type": shape.key_cache_type.value,
+        "value_cache_type": shape.value_cache_type.value,
+        "batch_tokens": shape.batch_tokens,
+        "micro_batch_tokens": shape.micro_batch_tokens,
+        "flash_attention": shape.flash_attention,
+        "gpu_layers_count": shape.gpu_layers_count,
+        "context_checkpoints_count": 0 if is_dense else CHECKPOINTS_COUNT,
+        "threads_count": threads or default_threads(),
+        "http_threads_count": shape.slots_count + SPARE_HTTP_THREADS,
+    }
+
+
+def default_threads() -> int:
+    """The physical cores that this process may use, at least one."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or usable
+    return max(1, min(physical, usable))
+
+
+class _Slot(msgspec.Struct):
+    n_ctx: int
+
+
+class _Props(msgspec.Struct):
+    total_slots: int
+
+
+def applied_shape(planned: LoadShape, *, props: bytes, slots: bytes, report: dict[str, str]) -> LoadShape:
+    """The shape that the worker says it has, from its ``/props``, its ``/slots`` and its log.
+
+    The context may be the planned one rounded up to a whole step, and a batch may be cut to the
+    context. Raises ``ModelLoadFailed`` for anything else that is not as planned.
+    """
+    try:
+        slot_contexts = [slot.n_ctx for slot in msgspec.json.decode(slots, type=list[_Slot])]
+        total_slots = msgspec.json.decode(props, type=_Props).total_slots
+    except msgspec.DecodeError as error:
+        raise ModelLoadFailed(f"The engine does not say what it loaded ({error}); update it.") from error
+    rounded = -(-planned.context_tokens // CONTEXT_STEP) * CONTEXT_STEP
+    context_tokens = min(slot_contexts, default=0)
+    if not planned.context_tokens <= context_tokens <= max(slot_contexts, default=0) <= rounded:
+        raise _differs("context tokens", planned.context_tokens, slot_contexts)
+    batch_tokens = min(planned.batch_tokens, rounded * planned.slots_count)
+    micro_batch_tokens = min(planned.micro_batch_tokens, batch_tokens)
+    expected = {
+        "slots": (planned.slots_count, total_slots),
+        "slots with a context": (planned.slots_count, len(slot_contexts)),
+        "batch tokens": (str(batch_tokens), report.get("n_batch")),
+        "micro batch tokens": (str(micro_batch_tokens), report.get("n_ubatch")),
+        "flash attention": ("enabled" if planned.flash_attention else "disabled", report.get("flash_attn")),
+        "key cache type": (planned.key_cache_type.value, report.get("K")),
+        "value cache type": (planned.value_cache_type.value, report.get("V")),
+    }
+    for name, (wanted, found) in expected.items():
+        if found is not None and found != wanted:
+            raise _differs(name, wanted, found)
+    return replace(
+        planned,
+        context_tokens=context_tokens,
+        batch_tokens=batch_tokens,
+        micro_batch_tokens=micro_batch_tokens,
+    )
+
+
+def _differs(name: str, wanted: object, found: object) -> ModelLoadFailed:
+    return ModelLoadFailed(
+        f"The engine applied {found} {name} where {wanted} was planned; nothing was loaded, "
+        "ask for a shape that this model can have."
+    )
