@@ -15,6 +15,7 @@ from pathlib import Path
 
 from autotuned import __version__, daemon, log
 from autotuned.config import ConfigInvalid, describe, load
+from autotuned.core.errors import StorageFull
 from autotuned.core.settings import Settings
 from autotuned.runtime import AlreadyRunning, RuntimeFolderUnusable
 from autotuned.storage.errors import DataFolderUnusable
@@ -33,9 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(describe())
         return 0
     try:
-        settings = load(
-            flags=dict(_assignments(options.set)), environment=os.environ, file=options.config
-        )
+        settings = load(flags=dict(_assignments(options.set)), environment=os.environ, file=options.config)
     except ConfigInvalid as error:
         return _refuse(str(error), EXIT_CONFIG)
     return _serve(settings)
@@ -49,7 +48,7 @@ def _serve(settings: Settings) -> int:
         return _refuse(str(error), EXIT_ALREADY_RUNNING)
     except RuntimeFolderUnusable as error:
         return _refuse(str(error), EXIT_RUNTIME_FOLDER)
-    except DataFolderUnusable as error:
+    except (DataFolderUnusable, StorageFull) as error:
         return _refuse(str(error), EXIT_DATA_FOLDER)
     return 0
 

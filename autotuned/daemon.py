@@ -96,8 +96,8 @@ async def run(
     parts = parts or Parts(engines=real_engines)
     stop = stop or asyncio.Event()
     async with AsyncExitStack() as stack:
-        socket = socket_path(settings.paths.runtime)
         prepare_runtime_folder(settings.paths.runtime)
+        socket = socket_path(settings.paths.runtime)
         stack.enter_context(InstanceLock(settings.paths.runtime))
         _handle_signals(stop, stack)
         daemon = await _build(settings, parts, stop, stack)

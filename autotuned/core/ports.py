@@ -49,6 +49,10 @@ class LoadedModel(Protocol):
     def process_id(self) -> int:
         """The process that holds the memory; 0 where the engine has none of its own."""
 
+    @property
+    def is_gone(self) -> bool:
+        """True once the incarnation can never answer again; ``wait_gone`` then returns at once."""
+
     def generate(self, request: GenerationRequest) -> AsyncGenerator[EngineEvent, None]:
         """Yields one or more ``PrefillProgress``, deltas, then one ``EngineFinished``.
 

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from autotuned.core.chat import GenerationRequest, ProfileName
-from autotuned.core.errors import AutotuneError, ContextTooLong, EngineUnreachable, ShuttingDown
+from autotuned.core.errors import AutotuneError, ContextTooLong, ShuttingDown
 from autotuned.core.generation import (
     EngineFinished,
     Finished,
@@ -150,9 +150,6 @@ class Generation:
                     raise
                 self._need = replace(self._need, prompt_tokens=error.prompt_tokens, prompt_is_exact=True)
                 raise _OutgrownError from error
-            except EngineUnreachable as error:
-                lease.condemn(error.message)
-                raise
 
     async def _stream(self, lease: Lease) -> None:
         """Forwards what the engine yields until it ends."""

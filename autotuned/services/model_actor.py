@@ -51,7 +51,6 @@ class Lease:
         self.loaded = residence.loaded
         self.plan = plan
         self.waited_seconds = waited_seconds
-        self._residence = residence
         self.actor = actor
 
     def __enter__(self) -> Self:
@@ -68,10 +67,6 @@ class Lease:
     def release(self) -> None:
         """Gives the model back. Safe to call twice."""
         self.actor.give_back(self)
-
-    def condemn(self, cause: str) -> None:
-        """Reports that the worker does not answer: nobody gets a lease on this incarnation again."""
-        self.actor.lose(self._residence, cause)
 
 
 @dataclass(slots=True, eq=False)
@@ -145,10 +140,11 @@ class ModelActor:
         """
         if self._closed:
             raise ShuttingDown
-        if self._residence is not None and self._transition is None and not self._asking:
-            plan = self._planner(need, self._residence.loaded.shape)
+        residence = self._serving()
+        if residence is not None:
+            plan = self._planner(need, residence.loaded.shape)
             if plan.action is PlanAction.REUSE:
-                return self._lease(self._residence, plan, 0.0)
+                return self._lease(residence, plan, 0.0)
         acquisition = _Acquisition(
             need, on_progress, self._clock.monotonic(), asyncio.get_running_loop().create_future()
         )
@@ -201,9 +197,9 @@ class ModelActor:
         self.last_used_at = self._clock.now()
         self._advance()
 
-    def lose(self, residence: Residence, cause: str) -> None:
-        """The incarnation died or hangs: forgets it, ends what is left of it, and serves who waits."""
-        if self._residence is not residence:  # unloaded on purpose, or known already
+    def _lose(self, residence: Residence, cause: str) -> None:
+        """The incarnation died: forgets it and serves who waits."""
+        if self._residence is not residence:  # unloaded on purpose
             return
         self._residence = None
         self._leases.clear()
@@ -215,8 +211,14 @@ class ModelActor:
             "worker is gone",
             extra=fields(model=self.entry.id, incarnation=residence.loaded.incarnation_id, cause=cause),
         )
-        if self._transition is None:
-            self._begin(residence.loaded.unload)
+        self._advance()
+
+    def _serving(self) -> Residence | None:
+        """The loaded model, if nobody asked before and nothing is under way."""
+        residence = self._residence
+        if residence is None or residence.loaded.is_gone or self._transition is not None or self._asking:
+            return None
+        return residence
 
     def _head_waits_for_leases(self) -> bool:
         return bool(self._asking) and bool(self._leases)
@@ -260,6 +262,8 @@ class ModelActor:
     def _serve_acquisition(self, head: _Acquisition) -> bool:
         """Returns whether the next one can be looked at."""
         residence = self._residence
+        if residence is not None and residence.loaded.is_gone:
+            return False  # the watch is about to learn of it
         try:
             plan = self._planner(head.need, residence.loaded.shape if residence else None)
         except AutotuneError as error:
@@ -366,7 +370,7 @@ class ModelActor:
     async def _watch(self, residence: Residence) -> None:
         cause = await residence.loaded.wait_gone()
         del self._watches[residence.loaded]
-        self.lose(residence, cause)
+        self._lose(residence, cause)
 
     def _load_failed(self, error: AutotuneError) -> None:
         """Everyone who waits now learns of it; whoever asks later causes a new attempt."""

@@ -55,7 +55,7 @@ def test_in_decode(loaded):
     list(client.generate(ask("Hello")))
     before = open_handles(daemon)
     for _ in range(5):
-        stream = client.generate(ask("Tell me a story.", sampling=None))
+        stream = client.generate(ask("Tell me a story."))
         first(stream, "delta")
         stream.close()
     wait_until(lambda: is_idle(client), "idle")

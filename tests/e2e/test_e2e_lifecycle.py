@@ -189,7 +189,7 @@ def test_an_unknown_option_names_file_and_line():
         config.write_text("[queue]\nmax_waiting = 4\nmax_wating = 5\n")
         status, words = run_daemon(make_environment(home), "--config", str(config))
     assert status == 2
-    assert f"{config}, line 3" in words or f"{config}:3" in words
+    assert f"{config} line 3" in words
     assert "max_waiting" in words
 
 

@@ -43,6 +43,10 @@ class ScriptedModel:
     def alive(self):
         return not self.gone.done()
 
+    @property
+    def is_gone(self):
+        return not self.alive
+
     def crash(self):
         if self.alive:
             self.gone.set_result("killed by signal 9")
