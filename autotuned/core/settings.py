@@ -80,7 +80,7 @@ class LlamacppSettings:
     """The embedded llama.cpp engine.
 
     ``slots``: requests that one model runs at the same time.
-    ``threads``: threads of one model; 0 takes the physical cores.
+    ``threads``: threads of one model; 0 takes the physical cores, fewer for a small model.
     ``batch_tokens``: prompt tokens of one step.
     ``load_timeout_seconds``: a load without progress for so long has failed.
     ``silence_timeout_seconds``: a request without a sign of life for so long has failed.

@@ -48,9 +48,9 @@ class WorkerLog:
         return tuple(self._lines)
 
     @property
-    def last_line(self) -> str:
-        """The last thing that it said, without time and level."""
-        return _bare(self._lines[-1]) if self._lines else ""
+    def last_words(self) -> str:
+        """What a failing check or allocation wrote on its way out; never what a request contained."""
+        return next((line for line in reversed(self._lines) if line.startswith(_BARE_ERRORS)), "")
 
     def add(self, line: str) -> None:
         """Takes one line without its end."""

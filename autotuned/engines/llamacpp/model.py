@@ -83,6 +83,11 @@ class LlamacppModel(LoadedModel):
         """The worker's."""
         return self._worker.process_id
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the worker has ended."""
+        return self._worker.is_gone
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[EngineEvent, None]:
         """See ``LoadedModel.generate``."""
         call = generation_call(request)

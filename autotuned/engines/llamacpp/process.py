@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import cast
 
 from autotuned.engines.llamacpp.log import WorkerLog
+from autotuned.log import fields
 
 GUARD = Path(__file__).with_name("guard.py")
 TERMINATE_SECONDS = 2.0
@@ -120,7 +121,8 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         if not self.process_id and line.startswith("worker "):
             self.process_id = int(line.removeprefix("worker "))
             return
-        _log.debug("worker %d: %s", self.process_id, line)
+        if not self.log.is_listening:
+            _log.debug("engine", extra=fields(process_id=self.process_id, line=line))
         self.log.add(line)
 
     def _check_gone(self) -> None:
@@ -131,7 +133,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         assert self._transport is not None  # noqa: S101 - a process that ended was started
         status = self._transport.get_returncode()
         self._transport.close()
-        self._gone.set_result(self._cause or _cause_of(status or 0, self.log.last_line))
+        self._gone.set_result(self._cause or _cause_of(status or 0, self.log.last_words))
         self.news.set()
 
 
@@ -151,12 +153,12 @@ async def start_worker(command: Sequence[str], socket_path: Path) -> WorkerProce
     return worker
 
 
-def _cause_of(status: int, last_line: str) -> str:
+def _cause_of(status: int, last_words: str) -> str:
     """The exit status of a guard, which is that of its worker, in words."""
     if status >= 0:
         words = f"exited with status {status}"
     else:
         words = f"killed by signal {-status} ({signal.Signals(-status).name})"
-    if last_line and status != -signal.SIGKILL:
-        words += f', its last words "{last_line}"'
+    if last_words and status != -signal.SIGKILL:
+        words += f', its last words "{last_words}"'
     return words
