@@ -596,7 +596,9 @@ class EngineSuite:
     async def test_unload_may_be_called_twice_and_at_the_same_time(self, case):
         model = await case.load()
         waiting = asyncio.create_task(model.wait_gone())
+        assert not model.is_gone
         await asyncio.gather(model.unload(), model.unload())
+        assert model.is_gone
         await model.unload()
         assert await waiting == await model.wait_gone() != ""
 
@@ -636,6 +638,7 @@ class EngineSuite:
             with pytest.raises(EngineUnreachable, match="killed by signal 9"):
                 async for _ in events:
                     pass
+            assert model.is_gone
         await other
         assert len(failures) == 1
         assert "killed by signal 9" in await model.wait_gone()

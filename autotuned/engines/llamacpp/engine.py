@@ -21,7 +21,7 @@ import msgspec
 from autotuned.core.errors import ModelInvalid, ModelLoadFailed, ShuttingDown
 from autotuned.core.model import LoadProgress, ModelEntry
 from autotuned.core.plan import LoadShape
-from autotuned.core.ports import Capabilities, Clock, Engine
+from autotuned.core.ports import Capabilities, Clock
 from autotuned.core.settings import LlamacppSettings, PathSettings
 from autotuned.engines.llamacpp.discovery import ModelFiles
 from autotuned.engines.llamacpp.model import LlamacppModel
@@ -49,7 +49,7 @@ CAPABILITIES = Capabilities(
 _log = logging.getLogger(__name__)
 
 
-class LlamacppEngine(Engine):
+class LlamacppEngine:
     """llama.cpp from the xllamacpp wheel, in worker processes."""
 
     def __init__(

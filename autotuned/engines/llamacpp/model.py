@@ -15,7 +15,6 @@ from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt
 from autotuned.core.errors import AutotuneError, ContextTooLong, EngineUnreachable, FieldInvalid, Unsupported
 from autotuned.core.generation import EngineEvent
 from autotuned.core.plan import LoadShape
-from autotuned.core.ports import LoadedModel
 from autotuned.engines.llamacpp.body import INFILL_TARGET, Call, count_call, generation_call
 from autotuned.engines.llamacpp.connection import (
     ConnectionBroken,
@@ -50,7 +49,7 @@ class _TokenCount(msgspec.Struct):
     input_tokens: int
 
 
-class LlamacppModel(LoadedModel):
+class LlamacppModel:
     """A model in a worker of its own."""
 
     def __init__(
@@ -86,6 +85,11 @@ class LlamacppModel(LoadedModel):
     @property
     def is_gone(self) -> bool:
         """Whether the worker has ended."""
+        return self._worker.is_gone
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left of the worker."""
         return self._worker.is_gone
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[EngineEvent, None]:
