@@ -87,11 +87,6 @@ class LlamacppModel:
         """Whether the worker has ended."""
         return self._worker.is_gone
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether nothing is left of the worker."""
-        return self._worker.is_gone
-
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[EngineEvent, None]:
         """See ``LoadedModel.generate``."""
         call = generation_call(request)
