@@ -1,0 +1,31 @@
+"""Runs every benchmark, or those that are named.
+
+python -m tests.bench [latency] [streaming] [footprint]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tests.bench import footprint, latency, streaming
+from tests.bench.report import machine, save, show
+
+SECTIONS = {
+    "latency": ("Added latency: time to first token", latency.measure),
+    "streaming": ("Streaming ceiling: one stream, an engine that is not the limit", streaming.measure),
+    "footprint": ("Footprint", footprint.measure),
+}
+
+
+def main(wanted: list[str]) -> None:
+    print(", ".join(f"{key}: {value}" for key, value in machine().items()))
+    results = {}
+    for name in wanted or SECTIONS:
+        title, measure = SECTIONS[name]
+        results[title] = measure()
+        show(title, results[title])
+    print(f"\nsaved as {save(results)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
