@@ -88,7 +88,7 @@ def _logged(error: Exception) -> str:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as log:
-            log.write(time.strftime("%Y-%m-%dT%H:%M:%S%z ") + " ".join(sys.argv[1:2]) + "\n")
+            log.write(time.strftime("%Y-%m-%dT%H:%M:%S%z\n"))
             traceback.print_exception(error, file=log)
     except OSError:
         return f"{what}; please report it."

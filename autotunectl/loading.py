@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import Internal
+from autotune.v1 import plan_pb2
 
 from autotunectl.chat.screen import StatusLine, loading_text
 from autotunectl.json_output import message_json
@@ -50,8 +51,9 @@ def loaded_text(loaded: model_service_pb2.LoadedModel) -> str:
     took = model.load_duration.seconds + model.load_duration.nanos / 1e9
     slots = f"{shape.slots_count} {'slot' if shape.slots_count == 1 else 'slots'}"
     weights, cache = format_bytes(model.weights_bytes), format_bytes(model.kv_cache_bytes)
+    was = "was in memory already" if loaded.plan.action == plan_pb2.PLAN_ACTION_REUSE else "is in memory"
     lines = [
-        f"{one_line(model.id)} is in memory, loaded in {format_seconds(took)}.",
+        f"{one_line(model.id)} {was}, loaded in {format_seconds(took)}.",
         f"  context  {format_count(shape.context_tokens)} tokens in each of {slots}",
         f"  memory   {weights} weights, {cache} KV cache",
     ]

@@ -16,6 +16,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
+from prompt_toolkit.shortcuts import CompleteStyle
 
 from autotunectl.chat.slash import COMMANDS
 
@@ -77,6 +78,10 @@ class Prompt:
         self._session: PromptSession[str] = PromptSession(
             history=open_history(history_folder),
             completer=SlashCompleter(),
+            # Tab completes as in a shell; a menu would keep eight lines of the screen empty for itself.
+            complete_while_typing=False,
+            complete_style=CompleteStyle.READLINE_LIKE,
+            reserve_space_for_menu=0,
             key_bindings=bindings,
             enable_suspend=True,
             # Standard output may be a file while the person sits at a terminal.

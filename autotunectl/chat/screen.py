@@ -79,9 +79,9 @@ class Screen:
 
     def _write(self, text: str) -> None:
         if text:
+            self._line_open = not text.endswith("\n")  # first: Ctrl-C may come in the middle of the write
             sys.stdout.write(text)
             sys.stdout.flush()
-            self._line_open = not text.endswith("\n")
 
 
 def queued_text(queued: inference_service_pb2.Queued, model: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from pathlib import Path
 
 from autotune.errors import DaemonNotRunning
 from autotune.v1 import daemon_service_pb2, system_service_pb2
@@ -38,7 +40,7 @@ def command(session: Session) -> int:
             }
         )
     else:
-        session.write(render(info, snapshot, address, time.time()))
+        session.write(render(info, snapshot, address, _log(info), time.time()))
         if warning := version_mismatch(info.version, CLIENT_NAME):
             session.note(warning.message)
     return exits.DONE
@@ -52,10 +54,22 @@ def _not_running(session: Session, address: str) -> int:
     return exits.UNREACHABLE
 
 
+def _log(info: daemon_service_pb2.GetInfoResponse) -> str:
+    """Where the daemon logs. Its standard error is a file when a client started it; Linux tells which."""
+    if info.log_file:
+        return info.log_file
+    with contextlib.suppress(OSError):
+        target = Path(f"/proc/{info.process_id}/fd/2").readlink()
+        if target.is_file():
+            return str(target)
+    return "standard error of the daemon"
+
+
 def render(
     info: daemon_service_pb2.GetInfoResponse,
     snapshot: system_service_pb2.Snapshot,
     address: str,
+    log: str,
     now: float,
 ) -> str:
     """Names and values. ``now``: seconds since the epoch."""
@@ -74,7 +88,7 @@ def render(
             ("CPU", f"{snapshot.cpu_used_ratio:.0%} of {snapshot.cpu_cores_count} cores"),
             ("Data", info.data_directory),
             ("Runtime", info.runtime_directory),
-            ("Log", info.log_file or "standard error of the daemon"),
+            ("Log", log),
         )
     )
 

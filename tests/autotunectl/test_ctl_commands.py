@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import grpc
 import pytest
-from autotune.v1 import daemon_service_pb2, model_pb2, model_service_pb2, system_service_pb2
+from autotune.v1 import daemon_service_pb2, model_pb2, model_service_pb2, plan_pb2, system_service_pb2
 from autotune.version import __version__
 
 from autotunectl import loading
@@ -152,6 +154,25 @@ def test_a_load_without_an_end_is_an_error(ctl, daemon, monkeypatch):
     assert result.err == "The daemon ended the load without a result; its log has more.\n"
 
 
+def test_the_log_of_a_daemon_is_the_file_behind_its_standard_error(tmp_path):
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stderr=file)
+    info = daemon_service_pb2.GetInfoResponse(process_id=process.pid)
+    expected = {str(log)} if sys.platform == "linux" else {"standard error of the daemon"}
+    assert {status._log(info)} == expected
+    process.communicate()
+    assert status._log(info) == "standard error of the daemon"
+    info.log_file = "/chosen.log"
+    assert status._log(info) == "/chosen.log"
+
+
+def test_loading_what_is_loaded_says_so():
+    loaded = model_service_pb2.LoadedModel(running_model=running_model())
+    loaded.plan.action = plan_pb2.PLAN_ACTION_REUSE
+    assert loading.loaded_text(loaded).startswith("pocket was in memory already, loaded in 420 ms.\n")
+
+
 def test_loaded_text_has_the_plural():
     loaded = model_service_pb2.LoadedModel(running_model=running_model())
     loaded.running_model.shape.slots_count = 4
@@ -196,7 +217,6 @@ def test_status_shows_daemon_and_machine():
         data_directory="/data",
         runtime_directory="/runtime",
         engines=[daemon_service_pb2.EngineInfo(name="llamacpp", version="b1")],
-        log_file="/state/autotuned.log",
     )
     snapshot = system_service_pb2.Snapshot(
         cpu_used_ratio=0.25,
@@ -209,7 +229,10 @@ def test_status_shows_daemon_and_machine():
         active_requests_count=1,
         queued_requests_count=3,
     )
-    assert status.render(info, snapshot, "unix:/runtime/autotuned.sock", START_TIME.seconds + 61.0) == (
+    text = status.render(
+        info, snapshot, "unix:/runtime/autotuned.sock", "/state/autotuned.log", START_TIME.seconds + 61.0
+    )
+    assert text == (
         "Daemon    autotuned 0.1.0, process 4242\n"
         "Up for    1 min 1 s\n"
         "Serves    unix:/runtime/autotuned.sock\n"

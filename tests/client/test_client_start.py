@@ -28,6 +28,7 @@ folder = next(text.partition("=")[2] for text in sys.argv if text.startswith("pa
 null = os.fstat(0).st_rdev == os.stat(os.devnull).st_rdev
 open({pids!r}, "a").write(f"{{os.getpid()}} {{os.getsid(0)}} {{null}}\\n")
 daemon = FakeDaemon(Path(folder)).__enter__()
+daemon.process_id = os.getpid()
 threading.Event().wait()
 """
 

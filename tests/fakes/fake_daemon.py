@@ -173,6 +173,7 @@ class FakeDaemon(
         self.runtime = runtime or Path(tempfile.mkdtemp(prefix="at-fake-", dir="/tmp"))
         self.address = f"unix:{self.runtime / 'autotuned.sock'}"
         self.version = __version__
+        self.process_id = 4242
         self.models: Sequence[model_pb2.Model] = [model_pb2.Model(id="pocket", engine="llamacpp")]
         self.default_model = "pocket"
         self.running: Sequence[model_pb2.RunningModel] = []
@@ -327,7 +328,7 @@ class FakeDaemon(
         self._take(request, context)
         return daemon_service_pb2.GetInfoResponse(
             version=self.version,
-            process_id=4242,
+            process_id=self.process_id,
             start_time=START_TIME,
             data_directory="/data",
             runtime_directory="/runtime",

@@ -25,6 +25,7 @@ from autotune.address import SOCKET_NAME, parse_address
 from autotune.channel import open_channel, resolved_address
 from autotune.errors import DaemonUnreachable, from_rpc_error
 from autotune.state import state_directory
+from autotune.v1 import daemon_service_pb2, daemon_service_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +72,16 @@ def _health(channel: grpc.Channel, address: str) -> int | None:
     return status
 
 
+def _process_id(channel: grpc.Channel, address: str) -> int:
+    stub = daemon_service_pb2_grpc.DaemonServiceStub(channel)
+    try:
+        info = stub.GetInfo(daemon_service_pb2.GetInfoRequest(), timeout=_PROBE_SECONDS)
+    except grpc.RpcError as error:
+        raise from_rpc_error(error, address) from None
+    process_id: int = info.process_id
+    return process_id
+
+
 class _Start:
     """One attempt to get a daemon served, whoever starts it."""
 
@@ -89,7 +100,7 @@ class _Start:
             while time.monotonic() < deadline:
                 health = _health(channel, self._address)
                 if health == health_pb2.HealthCheckResponse.SERVING:
-                    return self._let_go()
+                    return self._let_go(channel)
                 if health is None and self._child is None and time.monotonic() >= self._next_spawn:
                     self._child = self._spawn(log)
                 self._wait_a_moment(log)
@@ -132,12 +143,13 @@ class _Start:
             metadata={"address": self._address, "exitStatus": str(status), "logFile": str(self._log_path)},
         )
 
-    def _let_go(self) -> bool:
-        """Leaves the daemon to itself; whether it is ours. It is reaped should it end before us."""
-        if self._child is None or self._child.poll() is not None:
+    def _let_go(self, channel: grpc.Channel) -> bool:
+        """Leaves the daemon to itself; whether it is ours. A child is reaped should it end before us."""
+        if self._child is None:
             return False
         threading.Thread(target=self._child.wait, name="autotuned-reaper", daemon=True).start()
-        return True
+        # A child that lost the race may not have noticed yet.
+        return self._child.pid == _process_id(channel, self._address)
 
     def _give_up(self) -> None:
         if self._child is not None:
