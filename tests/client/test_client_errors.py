@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import closing
+
 import grpc
 import pytest
 from autotune import errors
@@ -14,6 +18,8 @@ from grpc_status import rpc_status
 
 from autotuned.core import errors as core_errors
 from tests.fakes.fake_daemon import FakeDaemon, fail_with, rich_status
+
+DEADLINE_SECONDS = 10.0
 
 DAEMON_REASONS = [
     (grpc.StatusCode.INVALID_ARGUMENT, errors.FieldInvalid),
@@ -117,9 +123,15 @@ class BareFailure:
     [
         (
             "UNAVAILABLE",
-            "failed to connect to all addresses",
+            "failed to connect to all addresses; last error: UNKNOWN: connect: Connection refused (111)",
             errors.DaemonNotRunning,
             "No daemon is running at unix:/a;",
+        ),
+        (
+            "UNAVAILABLE",
+            "failed to connect to all addresses; last error: UNKNOWN: connect: Permission denied (13)",
+            errors.DaemonUnreachable,
+            "The daemon at unix:/a belongs to another user;",
         ),
         ("UNAVAILABLE", "Socket closed", errors.DaemonUnreachable, "The connection to the daemon broke;"),
         (
@@ -220,6 +232,34 @@ def test_what_does_not_fit_a_field_is_a_bad_field():
         with pytest.raises(errors.FieldInvalid) as caught, encoding_checked("sampling"):
             bad()
         assert caught.value.message.startswith("sampling: ")
+
+
+@pytest.mark.parametrize(
+    "words", [b"HTTP/1.1 400 Bad\r\n\r\n", bytes(100), b""], ids=["http", "zeros", "silence"]
+)
+def test_something_else_at_the_address_is_told(tmp_path, words):
+    path = tmp_path / "a.sock"
+    told = threading.Event()
+
+    def talk(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(words)
+            told.wait(DEADLINE_SECONDS)
+
+    with socket.socket(socket.AF_UNIX) as listener, closing(Client(f"unix:{path}")) as client:
+        listener.bind(str(path))
+        listener.listen()
+        talker = threading.Thread(target=talk, args=(listener,))
+        talker.start()
+        with pytest.raises(errors.DaemonUnreachable) as caught:
+            client.info()
+        told.set()
+        talker.join()
+    assert not isinstance(caught.value, errors.DaemonNotRunning)
+    assert caught.value.message == (
+        f"What listens at unix:{path} does not answer as a daemon does; end that process and try again."
+    )
 
 
 def test_grpcs_own_reading_of_our_details_agrees():

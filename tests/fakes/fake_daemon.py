@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -238,9 +239,15 @@ class FakeDaemon(
             require(context, "role", known, "it is missing.")
         if request.sampling.HasField("temperature"):
             require(context, "temperature", 0 <= request.sampling.temperature <= 5, "it must be 0 to 5.")
-        try:
+        with self.noting_cancel():
             yield from self.script(request, context)
-        except GeneratorExit:  # cancelled between two pieces
+
+    @contextmanager
+    def noting_cancel(self) -> Iterator[None]:
+        """A call that is cancelled between two pieces ends there."""
+        try:
+            yield
+        except GeneratorExit:
             self.cancelled.set()
             raise
 
@@ -309,9 +316,10 @@ class FakeDaemon(
 
     def WatchSnapshots(self, request, context):
         self._take(request, context)
-        for sequence in (1, 2):
-            yield system_service_pb2.WatchSnapshotsResponse(sequence=sequence, snapshot=self.snapshot())
-        self.hold(context)
+        with self.noting_cancel():
+            for sequence in (1, 2):
+                yield system_service_pb2.WatchSnapshotsResponse(sequence=sequence, snapshot=self.snapshot())
+            self.hold(context)
 
     def snapshot(self) -> system_service_pb2.Snapshot:
         return system_service_pb2.Snapshot(

@@ -299,15 +299,29 @@ _BARE: dict[str, tuple[str, type[AutotuneError]]] = {
 }
 
 
+_NOBODY_LISTENS = ("No such file or directory", "Connection refused", "Not a directory")
+
+
 def _unavailable(details: str, address: str) -> DaemonUnreachable:
     metadata = {"address": address, "details": details}
-    if "failed to connect" in details or "connections to all backends failing" in details:
-        place = f" at {address}" if address else ""
+    place = address or "its address"
+    if "failed to connect" not in details:
+        return DaemonUnreachable(
+            'The connection to the daemon broke; look at it with "autotunectl status" and try again.',
+            metadata=metadata,
+        )
+    if any(words in details for words in _NOBODY_LISTENS):
         return DaemonNotRunning(
-            f'No daemon is running{place}; start one with "autotunectl chat" or "autotuned".',
+            f'No daemon is running at {place}; start one with "autotunectl chat" or "autotuned".',
+            metadata=metadata,
+        )
+    if "Permission denied" in details:
+        return DaemonUnreachable(
+            f"The daemon at {place} belongs to another user; unset AUTOTUNE_ADDRESS and AUTOTUNE_RUNTIME_DIR "
+            "to use your own.",
             metadata=metadata,
         )
     return DaemonUnreachable(
-        'The connection to the daemon broke; look at it with "autotunectl status" and try again.',
+        f"What listens at {place} does not answer as a daemon does; end that process and try again.",
         metadata=metadata,
     )

@@ -92,6 +92,7 @@ class _Start:
         self._log_path = state_directory(environment) / "autotuned.log"
         self._child: subprocess.Popen[bytes] | None = None
         self._next_spawn = 0.0
+        self._respawn_seconds = _RESPAWN_SECONDS
         self._words_from = 0
 
     def until_serving(self, channel: grpc.Channel, timeout_seconds: float) -> bool:
@@ -133,7 +134,8 @@ class _Start:
         except subprocess.TimeoutExpired:
             return
         self._child = None
-        self._next_spawn = time.monotonic() + _RESPAWN_SECONDS
+        self._next_spawn = time.monotonic() + self._respawn_seconds
+        self._respawn_seconds *= 2
         if status == LOCK_HELD:
             return
         words = _last_line(log, self._words_from).removeprefix("autotuned: ")
