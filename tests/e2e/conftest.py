@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,11 +56,11 @@ def make_environment(home: Path, **overrides: str) -> dict[str, str]:
     }
 
 
-def spawn_daemon(home: Path, *arguments: str, **overrides: str) -> RunningDaemon:
+def spawn_daemon(home: Path, *arguments: str, wrapper: Sequence[str] = (), **overrides: str) -> RunningDaemon:
     """Starts a daemon and waits until it serves; a daemon that ends instead fails the test with its words."""
     environment = make_environment(home, **overrides)
     process = subprocess.Popen(
-        [sys.executable, "-m", "autotuned", *arguments], env=environment, stderr=subprocess.PIPE
+        [*wrapper, sys.executable, "-m", "autotuned", *arguments], env=environment, stderr=subprocess.PIPE
     )
     daemon = RunningDaemon(process, home, environment, f"unix:{home / 'run' / 'autotuned.sock'}")
     assert process.stderr is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -219,3 +220,55 @@ def test_a_corrupt_model_file_is_listed_with_its_problem_and_refused(own_daemon)
         with pytest.raises(autotune.ModelInvalid, match='"broken" cannot be used'):
             client.chat("Hello", model="broken")
         assert client.chat("What is the capital of France?", temperature=0).text.endswith("Paris.")
+
+
+def test_an_engine_that_hangs_is_ended_and_the_next_request_gets_a_fresh_one():
+    with (
+        running_daemon("--set", "llamacpp.silence_timeout_seconds=0.5") as daemon,
+        autotune.Client(daemon.address) as client,
+    ):
+        client.chat("Hello", temperature=0)
+        hanging = worker_of(client)
+        os.kill(hanging.pid, signal.SIGSTOP)
+        with pytest.raises(autotune.EngineUnreachable):
+            list(client.generate(STORY))
+        assert client.chat("What is the capital of France?", temperature=0).text.endswith("Paris.")
+        wait_for_end([hanging])
+
+
+def test_a_full_disk_costs_records_and_no_answers():
+    with short_home() as home:
+        (home / "data").mkdir()
+        mount = f"mount -t tmpfs -o size=512k tmpfs {home / 'data'}"
+        fill = f"head -c 300000 /dev/zero > {home / 'data' / 'filler'}"
+        rehearsal = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount]
+        if (
+            shutil.which("unshare") is None
+            or subprocess.run(rehearsal, check=False, capture_output=True).returncode
+        ):
+            pytest.skip("this system lets nobody mount a small disk")
+        wrapper = [
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            f'{mount} && {fill} && exec "$@"',
+            "sh",
+        ]
+        daemon = spawn_daemon(home, wrapper=wrapper)
+        try:
+            with autotune.Client(daemon.address) as client:
+                for _ in range(150):
+                    answer = client.chat("What is the capital of France?", temperature=0)
+                    assert answer.text == "The capital of France is Paris."
+        finally:
+            words = read_words(daemon)
+            assert daemon.stop() == 0
+            words += read_words(daemon)
+            daemon.process.stderr.close()
+    assert b"STORAGE_FULL" in words
+
+
+def read_words(daemon):
+    return daemon.process.stderr.read() or b""
