@@ -179,8 +179,10 @@ class Call:
             await self._news.wait_for(lambda: expected in self.body)
 
     async def done(self) -> Call:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await self.task
+        ended, _ = await asyncio.wait([self.task], timeout=PATIENCE_SECONDS)
+        self.task.cancel()
+        assert ended, "the request never ended"
+        await self.task
         return self
 
     def json(self) -> Any:
