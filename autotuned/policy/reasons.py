@@ -96,6 +96,8 @@ def _demand(need: Need, *, spare_tokens: int) -> tuple[Reason, ...]:
     parts.append(f"{need.reply_tokens:,} for the reply")
     if spare_tokens:
         parts.append(f"{spare_tokens:,} spare")
+    if len(parts) == 1:
+        return (*estimate, Reason("needs", f"Room for a reply of {_count(need.reply_tokens, 'token')}."))
     total = need.prompt_tokens + need.reply_tokens + spare_tokens
     return (*estimate, Reason("needs", f"{' + '.join(parts)} = {_count(total, 'token')}."))
 

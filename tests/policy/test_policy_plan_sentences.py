@@ -105,7 +105,7 @@ def test_the_largest_context(need, sentence):
         (
             estimated(0),
             [
-                ("needs", "1,024 for the reply = 1,024 tokens."),
+                ("needs", "Room for a reply of 1,024 tokens."),
                 ("kept", "The loaded context of 1,536 tokens holds it."),
             ],
         ),
