@@ -14,6 +14,7 @@ from autotune_shim.app import App
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
+KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5
 """How long running answers may take to finish when the server stops."""
 
@@ -49,6 +50,8 @@ def make_server(app: App) -> uvicorn.Server:
         log_level="warning",
         server_header=False,
         proxy_headers=False,
+        # Longer than clients keep idle connections, so that none is closed under a request.
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return _Server(config)
