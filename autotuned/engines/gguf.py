@@ -118,7 +118,14 @@ def read_header(path: Path) -> GgufHeader:
         with path.open("rb", buffering=0) as file:
             return _read(_Window(file, path))
     except OSError as error:
-        raise ModelInvalid(f'"{path}" cannot be read: {error.strerror}.', path=str(path)) from error
+        raise invalid_file(path, f"cannot be read: {error.strerror}") from error
+
+
+def invalid_file(path: Path, problem: str) -> ModelInvalid:
+    """The error that says what is wrong with a file: one line, whatever the file's own words are."""
+    sentence = f'"{path}" {problem}.'
+    printable = "".join(letter if letter.isprintable() else "?" for letter in sentence)
+    return ModelInvalid(printable, path=str(path))
 
 
 class _Window:
@@ -141,7 +148,7 @@ class _Window:
 
     def invalid(self, problem: str) -> ModelInvalid:
         """The error that says what is wrong with this file."""
-        return ModelInvalid(f'"{self._path}" {problem}.', path=str(self._path))
+        return invalid_file(self._path, problem)
 
     def truncated(self) -> ModelInvalid:
         """The error of a header that ends too early."""

@@ -1,20 +1,18 @@
-"""What tests of engines share: folders, a clock, the pocket model, and proofs that nothing is left."""
+"""What tests of engines share: folders, and engines that are closed with proof that nothing is left."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from autotuned.core.ports import Clock
 from autotuned.core.settings import LlamacppSettings, PathSettings
 from autotuned.engines.llamacpp.engine import LlamacppEngine
+from tests.engines.processes import descendants, until
 
 pytest.register_assert_rewrite("tests.suites.engine_suite")
 
@@ -29,43 +27,6 @@ class SystemClock(Clock):
         return time.monotonic()
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
-    """Returns when the condition holds; fails when it does not within the deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        holds = condition()
-        if isinstance(holds, Awaitable):
-            holds = await holds
-        if holds:
-            return
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.005)
-
-
-def is_alive(process_id: int) -> bool:
-    """Whether a process still has memory; one that only waits to be collected has not."""
-    try:
-        return psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def descendants() -> set[int]:
-    """Living processes below this one."""
-    return {child.pid for child in psutil.Process().children(recursive=True) if is_alive(child.pid)}
-
-
-def descriptors() -> list[str]:
-    """What this process has open."""
-    found = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            found.append(str(descriptor.readlink()))
-        except FileNotFoundError:
-            continue
-    return sorted(found)
-
-
 @pytest.fixture
 def paths():
     """Folders with paths short enough for sockets."""
@@ -78,14 +39,17 @@ def paths():
 
 
 @pytest.fixture
-async def make_engine(paths):
+def clock():
+    return SystemClock()
+
+
+@pytest.fixture
+async def make_engine(paths, clock):
     """``make_engine(**settings)`` makes an engine that is closed, with proof, after the test."""
     engines = []
 
     def make(*, files=(), **settings):
-        engine = LlamacppEngine(
-            paths=paths, settings=LlamacppSettings(**settings), files=files, clock=SystemClock()
-        )
+        engine = LlamacppEngine(paths=paths, settings=LlamacppSettings(**settings), files=files, clock=clock)
         engines.append(engine)
         return engine
 
@@ -95,3 +59,15 @@ async def make_engine(paths):
         await engine.close()
     await until(lambda: descendants() <= before, "every process of the engine is gone")
     assert list(paths.runtime.iterdir()) == []
+
+
+@pytest.fixture
+async def engine(make_engine):
+    """An engine with default settings."""
+    return make_engine()
+
+
+@pytest.fixture
+async def pocket(engine):
+    """The entry of the pocket model."""
+    return next(entry for entry in await engine.models() if entry.id == "pocket")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autotuned.core.errors import ModelInvalid
 from autotuned.core.model import ModelFacts
-from autotuned.engines.gguf import GgufHeader, Value
+from autotuned.engines.gguf import GgufHeader, Value, invalid_file
 
 MAX_LAYERS = 1024
 MAX_NUMBER = 1 << 31
@@ -117,7 +117,7 @@ class _Values:
 
     def invalid(self, problem: str) -> ModelInvalid:
         """The error that says what is wrong with this file."""
-        return ModelInvalid(f'"{self._path}" {problem}.', path=str(self._path))
+        return invalid_file(self._path, problem)
 
     def text(self, key: str, default: str | None = None) -> str:
         """A text. Raises ``ModelInvalid`` when it is another type, or absent without a default."""

@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt
-from autotuned.core.errors import AutotuneError, ContextTooLong, EngineUnreachable, FieldInvalid, Unsupported
+from autotuned.core.errors import AutotuneError, EngineUnreachable
 from autotuned.core.generation import EngineEvent
 from autotuned.core.plan import LoadShape
-from autotuned.engines.llamacpp.body import INFILL_TARGET, Call, count_call, generation_call
+from autotuned.engines.llamacpp.body import Call, count_call, generation_call
 from autotuned.engines.llamacpp.connection import (
     ConnectionBroken,
     ConnectionSilent,
@@ -28,15 +28,13 @@ from autotuned.engines.llamacpp.events import (
     EngineProblem,
     ProblemData,
     PromptReader,
-    StreamReader,
     UnreadableStream,
     problem_in,
 )
 from autotuned.engines.llamacpp.process import WorkerProcess
+from autotuned.engines.llamacpp.refusals import quoted, refusal
 
 OK = 200
-NOT_IMPLEMENTED = 501
-FIRST_SERVER_ERROR = 500
 # How long a broken connection waits to learn why the worker died.
 CAUSE_SECONDS = 1.0
 
@@ -101,9 +99,11 @@ class LlamacppModel:
                     for block in splitter.feed(data):
                         for event in reader.feed(block):
                             yield event
+                        if reader.finished:
+                            return
         except (ConnectionBroken, ConnectionSilent, EngineProblem, UnreadableStream) as error:
             raise await self._failure(error, call) from error
-        self._check_finished(reader)
+        raise self._unreachable("ended its answer too early")
 
     async def count_tokens(self, chat: ChatInput | str) -> int:
         """See ``LoadedModel.count_tokens``. A text counts as a raw prompt does."""
@@ -143,10 +143,6 @@ class LlamacppModel:
             silence_seconds=self._silence_seconds,
         )
 
-    def _check_finished(self, reader: StreamReader) -> None:
-        if not reader.finished:
-            raise self._unreachable("ended its answer too early")
-
     async def _failure(self, error: Exception, call: Call) -> AutotuneError:
         """What a request that could not be carried through has to say."""
         if isinstance(error, EngineProblem):
@@ -167,19 +163,5 @@ class LlamacppModel:
         )
 
     def _refusal(self, problem: ProblemData, call: Call) -> AutotuneError:
-        """What the server's error means to the client."""
-        text = problem.message.strip().rstrip(".")
-        if problem.type == "exceed_context_size_error":
-            return ContextTooLong(
-                prompt_tokens=problem.n_prompt_tokens,
-                context_tokens=problem.n_ctx or self._shape.context_tokens,
-            )
-        if problem.code == NOT_IMPLEMENTED or problem.type == "not_supported_error":
-            what = "Filling in the middle" if call.target == INFILL_TARGET else "This request"
-            return Unsupported(f'{what} is not supported by "{self._model_id}" ({text}); use another model.')
-        if "JSON schema" in problem.message or "grammar" in problem.message:
-            field = "response_format.schema_json" if b'"response_format"' in call.body else "chat.tools"
-            return FieldInvalid(field, f"the engine cannot enforce this schema ({text}); use a simpler one.")
-        if problem.code < FIRST_SERVER_ERROR:
-            return FieldInvalid("request", f"the engine refuses it ({text}); change the request.")
-        return self._unreachable(f"failed ({text})")
+        error = refusal(problem, call, model_id=self._model_id, context_tokens=self._shape.context_tokens)
+        return error or self._unreachable(f"failed ({quoted(problem.message)})")

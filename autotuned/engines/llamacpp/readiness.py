@@ -24,6 +24,8 @@ from autotuned.log import fields
 
 # How often a worker that says nothing is asked whether it is ready.
 POLL_SECONDS = 0.25
+# How long a worker that loads may take to say so, and one that is ready to describe itself.
+HEALTH_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
 OK = 200
 
@@ -85,7 +87,7 @@ class _Wait:
         if not self._worker.log.is_listening and not path.exists():
             return False
         try:
-            status, _ = await fetch(str(path), "GET", "/health", silence_seconds=ANSWER_SECONDS)
+            status, _ = await fetch(str(path), "GET", "/health", silence_seconds=HEALTH_SECONDS)
         except (ConnectionBroken, ConnectionSilent):
             return False
         return status == OK

@@ -28,6 +28,7 @@ def main() -> int:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
+        _flush_log()
         sys.stderr.write(f"error: {error}\n")
         return 1
     _quieten()
@@ -113,8 +114,19 @@ def _set_serving(params: "xllamacpp.CommonParams", settings: dict[str, Any]) -> 
 def _quieten() -> None:
     """Lowers the verbosity, which the server reads once, through the library's own variable."""
     with contextlib.suppress(OSError, ValueError):
-        library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
-        ctypes.c_int.in_dll(library, "common_log_verbosity_thold").value = SERVING_VERBOSITY
+        ctypes.c_int.in_dll(_library(), "common_log_verbosity_thold").value = SERVING_VERBOSITY
+
+
+def _flush_log() -> None:
+    """Writes what the library's log thread still holds: it has the reason why a load failed."""
+    with contextlib.suppress(OSError, AttributeError):
+        log = _library()["_Z15common_log_mainv"]
+        log.restype = ctypes.c_void_p
+        _library()["_Z16common_log_flushP10common_log"](ctypes.c_void_p(log()))
+
+
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(xllamacpp.xllamacpp.__file__)
 
 
 if __name__ == "__main__":
