@@ -43,6 +43,11 @@ def test_a_context_may_be_rounded_up_to_a_whole_step():
     assert applied(shape(context_tokens=1000), slots=[1000]).context_tokens == 1000
 
 
+def test_only_layers_that_are_said_to_be_on_a_gpu_are():
+    assert applied(shape(gpu_layers_count=5)).gpu_layers_count == 0
+    assert applied(shape(gpu_layers_count=5), report={"offloaded": "5"}).gpu_layers_count == 5
+
+
 def test_a_server_that_tells_less_is_believed_for_the_rest():
     assert applied(shape(), report={}) == shape()
 
@@ -142,12 +147,14 @@ def test_the_phases_of_a_load_are_in_its_lines():
 
 def test_what_was_applied_is_in_its_lines():
     log = log_of(
+        "0.00.008.700 I load_tensors: offloaded 33/33 layers to GPU",
         "0.00.008.963 I llama_context: n_batch               = 512",
         "llama_context: n_ubatch              = 256",
         "0.00.008.965 I llama_context: flash_attn            = enabled",
         "x I llama_kv_cache: size =    4.00 MiB (  2048 cells,   4 layers,  2/2 seqs), K (f16):    2.00 MiB, V (q8_0):    1.06 MiB",
     )
     assert log.report == {
+        "offloaded": "33",
         "n_batch": "512",
         "n_ubatch": "256",
         "flash_attn": "enabled",

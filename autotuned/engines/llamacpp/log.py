@@ -25,6 +25,7 @@ _PREFIX = re.compile(r"^(?:[\d.]+ )?(?P<level>[DIWE]) ")
 _SPACES = re.compile(r"\s+")
 _BARE_ERRORS = ("error: ", "GGML_ASSERT", "terminate called", "CUDA error")
 _REPORTS = (
+    re.compile(r"load_tensors: (?P<key>offloaded) (?P<value>\d+)/\d+ layers to GPU"),
     re.compile(r"llama_context: (?P<key>n_batch|n_ubatch|flash_attn)\s*= (?P<value>\w+)"),
     re.compile(r"llama_kv_cache: size = .*\b(?P<key>K) \((?P<value>\w+)\)"),
     re.compile(r"llama_kv_cache: size = .*\b(?P<key>V) \((?P<value>\w+)\)"),

@@ -70,8 +70,9 @@ class _Props(msgspec.Struct):
 def applied_shape(planned: LoadShape, *, props: bytes, slots: bytes, report: dict[str, str]) -> LoadShape:
     """The shape that the worker says it has, from its ``/props``, its ``/slots`` and its log.
 
-    The context may be the planned one rounded up to a whole step, and a batch may be cut to the
-    context. Raises ``ModelLoadFailed`` for anything else that is not as planned.
+    The context may be the planned one rounded up to a whole step, a batch may be cut to the context,
+    and layers stay off the GPU where the build or the machine has none. Raises ``ModelLoadFailed``
+    for anything else that is not as planned.
     """
     try:
         slot_contexts = [slot.n_ctx for slot in msgspec.json.decode(slots, type=list[_Slot])]
@@ -101,6 +102,7 @@ def applied_shape(planned: LoadShape, *, props: bytes, slots: bytes, report: dic
         context_tokens=context_tokens,
         batch_tokens=batch_tokens,
         micro_batch_tokens=micro_batch_tokens,
+        gpu_layers_count=int(report.get("offloaded", "0")),
     )
 
 
