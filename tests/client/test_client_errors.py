@@ -72,6 +72,8 @@ async def test_a_reason_of_the_daemon_becomes_its_class(daemon, code, kind):
 
 def test_every_reason_of_the_daemon_has_a_class_of_that_name():
     for theirs in core_errors.AutotuneError.__subclasses__():
+        if theirs.__module__ != core_errors.__name__:
+            continue  # private to a wing
         ours = getattr(errors, theirs.__name__)
         assert ours.default_reason == theirs.reason
 

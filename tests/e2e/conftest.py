@@ -44,7 +44,8 @@ class RunningDaemon:
 
 def make_environment(home: Path, **overrides: str) -> dict[str, str]:
     """An environment in which nothing outside ``home`` is touched."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AUTOTUNE_", "XDG_"))}
+    foreign = ("AUTOTUNE_", "XDG_", "MAKE", "MFLAGS")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return {
         **inherited,
         "HOME": str(home),
