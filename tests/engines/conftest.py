@@ -14,7 +14,7 @@ from autotuned.core.settings import LlamacppSettings, PathSettings
 from autotuned.engines.llamacpp.engine import LlamacppEngine
 from tests.engines.processes import descendants, until
 
-pytest.register_assert_rewrite("tests.suites.engine_suite")
+pytest.register_assert_rewrite("tests.suites")
 
 
 class SystemClock(Clock):

@@ -19,7 +19,7 @@ from autotuned.core.generation import (
 from autotuned.engines.llamacpp.engine import LlamacppModel
 from tests.engines.scripted_server import HANG, HEAD, LAST_CHUNK, event, plain, scripted_server
 from tests.engines.shapes import SHAPE
-from tests.suites.engine_suite import WEATHER, answer, ask
+from tests.suites.engine_case import WEATHER, answer, ask
 
 
 class ScriptedWorker:

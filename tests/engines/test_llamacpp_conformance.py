@@ -6,7 +6,8 @@ import pytest
 
 from autotuned.engines.llamacpp.connection import fetch
 from tests.engines.shapes import SHAPE
-from tests.suites.engine_suite import EngineCase, EngineSuite
+from tests.suites.engine_case import EngineCase
+from tests.suites.engine_suite import EngineSuite
 
 
 async def busy_slots(model):

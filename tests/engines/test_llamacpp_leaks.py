@@ -12,7 +12,7 @@ import pytest
 from autotuned.core.errors import EngineUnreachable
 from tests.engines.processes import descendants, descriptors, until
 from tests.engines.shapes import SHAPE
-from tests.suites.engine_suite import answer, ask
+from tests.suites.engine_case import answer, ask
 
 CYCLES = 20
 

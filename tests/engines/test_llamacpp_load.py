@@ -148,18 +148,80 @@ async def test_a_worker_that_is_killed_in_mid_load(engine, pocket):
         await engine.load(pocket, shape(context_tokens=512 * 1024), kill)
 
 
-async def test_a_load_that_does_not_move_is_given_up(make_engine, pocket, monkeypatch):
+@pytest.fixture
+def worker_program(tmp_path, monkeypatch):
+    """``worker_program(text)`` puts another program in the worker's place."""
+
+    def put(text):
+        path = tmp_path / "worker.py"
+        path.write_text(text)
+        monkeypatch.setattr(engine_module, "WORKER", path)
+
+    return put
+
+
+async def test_a_load_that_does_not_move_is_given_up(make_engine, pocket, monkeypatch, worker_program):
     monkeypatch.setattr(readiness, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(readiness, "HEALTH_SECONDS", 0.05)
+    worker_program("import signal; print('constructing llama_context', flush=True); signal.pause()")
     engine = make_engine(load_timeout_seconds=0.2)
-
-    def stop(progress):
-        if progress.phase is LoadPhase.ALLOCATING:
-            (worker,) = engine._workers
-            os.kill(worker.process_id, signal.SIGSTOP)
-
     with pytest.raises(ModelLoadFailed, match=r"no progress for 0\.2 seconds \(allocating\)"):
-        await engine.load(pocket, shape(context_tokens=512 * 1024), stop)
+        await engine.load(pocket, SHAPE, lambda _: None)
+
+
+async def test_a_load_that_writes_is_not_given_up(make_engine, pocket, monkeypatch, worker_program):
+    monkeypatch.setattr(readiness, "POLL_SECONDS", 0.02)
+    worker_program(
+        "import sys, time\n"
+        "for _ in range(15): time.sleep(0.05); print('.', flush=True)\n"
+        "sys.exit('error: it was long, but in vain')"
+    )
+    engine = make_engine(load_timeout_seconds=0.4)
+    with pytest.raises(ModelLoadFailed, match="it was long, but in vain"):
+        await engine.load(pocket, SHAPE, lambda _: None)
+
+
+async def test_a_worker_that_says_that_it_listens_and_does_not(
+    make_engine, pocket, monkeypatch, worker_program
+):
+    monkeypatch.setattr(readiness, "POLL_SECONDS", 0.02)
+    worker_program("import signal; print('listening on nothing', flush=True); signal.pause()")
+    engine = make_engine(load_timeout_seconds=0.2)
+    asked = []
+    monkeypatch.setattr(readiness, "fetch", counting(readiness.fetch, asked))
+    with pytest.raises(ModelLoadFailed, match=r"no progress for 0\.2 seconds"):
+        await engine.load(pocket, SHAPE, lambda _: None)
+    assert len(asked) < 50
+
+
+def counting(function, calls):
+    async def call(*arguments, **options):
+        calls.append(arguments)
+        return await function(*arguments, **options)
+
+    return call
+
+
+async def test_a_worker_that_dies_before_it_described_itself(engine, pocket, monkeypatch):
+    async def kill_before_props(path, method, target, **options):
+        if target == "/props":
+            (worker,) = engine._workers
+            os.kill(worker.process_id, signal.SIGKILL)
+        return await fetch(path, method, target, **options)
+
+    fetch = readiness.fetch
+    monkeypatch.setattr(readiness, "fetch", kill_before_props)
+    phases = []
+    with pytest.raises(ModelLoadFailed, match="killed by signal 9"):
+        await engine.load(pocket, SHAPE, lambda progress: phases.append(progress.phase))
+    assert LoadPhase.READY not in phases
+
+
+async def test_phases_that_were_too_short_to_be_seen_are_told(engine, pocket, worker_program):
+    worker_program("print('loading model'); print('constructing llama_context'); raise SystemExit(3)")
+    phases = []
+    with pytest.raises(ModelLoadFailed, match="exited with status 3"):
+        await engine.load(pocket, SHAPE, lambda progress: phases.append(progress.phase))
+    assert phases == [LoadPhase.STARTING, LoadPhase.READING_WEIGHTS, LoadPhase.ALLOCATING]
 
 
 async def test_a_progress_callback_that_fails_ends_the_load(engine, pocket):

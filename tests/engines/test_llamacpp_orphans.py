@@ -11,7 +11,7 @@ import pytest
 from autotuned.core.model import LoadPhase
 from tests.engines.processes import is_alive, until
 from tests.engines.shapes import SHAPE, shape
-from tests.suites.engine_suite import answer, ask, text_of
+from tests.suites.engine_case import answer, ask, text_of
 
 # Loads the pocket model, tells the phase and the processes, and then waits to be killed.
 DAEMON = """

@@ -11,7 +11,7 @@ from autotuned.core.plan import KvCacheType
 from autotuned.engines.llamacpp.connection import fetch
 from autotuned.engines.llamacpp.guard import WORKER_OOM_SCORE
 from tests.engines.shapes import SHAPE, shape
-from tests.suites.engine_suite import answer, ask, text_of
+from tests.suites.engine_case import answer, ask, text_of
 
 Q8_0 = KvCacheType.Q8_0
 

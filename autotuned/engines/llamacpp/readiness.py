@@ -27,7 +27,10 @@ POLL_SECONDS = 0.25
 # How long a worker that loads may take to say so, and one that is ready to describe itself.
 HEALTH_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
+# How long a broken connection waits to learn why the worker died.
+CAUSE_SECONDS = 1.0
 OK = 200
+PHASES = tuple(LoadPhase)
 
 _log = logging.getLogger(__name__)
 
@@ -41,13 +44,11 @@ async def until_ready(
     on_progress: Callable[[LoadProgress], None],
 ) -> LoadShape:
     """Waits for the worker and returns the shape that it reports. Raises ``ModelLoadFailed``."""
-    await _Wait(worker, clock=clock, stall_seconds=stall_seconds, on_progress=on_progress).run()
-    try:
-        _, props = await fetch(str(worker.socket_path), "GET", "/props", silence_seconds=ANSWER_SECONDS)
-        _, slots = await fetch(str(worker.socket_path), "GET", "/slots", silence_seconds=ANSWER_SECONDS)
-    except (ConnectionBroken, ConnectionSilent) as error:
-        raise ModelLoadFailed(f"The engine does not say what it loaded: {error}; try again.") from error
-    return applied_shape(planned, props=props, slots=slots, report=worker.log.report)
+    wait = _Wait(worker, clock=clock, stall_seconds=stall_seconds, on_progress=on_progress)
+    await wait.until_serving()
+    applied = await wait.applied_shape(planned)
+    wait.tell(LoadPhase.READY)
+    return applied
 
 
 class _Wait:
@@ -66,23 +67,42 @@ class _Wait:
         self._stall_seconds = stall_seconds
         self._on_progress = on_progress
         self._started_at = self._moved_at = clock.monotonic()
-        self._phase: LoadPhase | None = None
+        self._untold = list(PHASES)
+        self._phase = LoadPhase.STARTING
         self._moved = (0, 0)
 
-    async def run(self) -> None:
-        """Returns when the worker serves. Raises ``ModelLoadFailed``."""
+    async def until_serving(self) -> None:
+        """Returns when the worker answers. Raises ``ModelLoadFailed``."""
         while True:
-            self._worker.news.clear()
-            self._tell(self._worker.log.phase)
+            was_listening = self._worker.log.is_listening
+            self.tell(self._worker.log.phase)
             if self._worker.is_gone:
                 raise await self._died()
-            if await self._serves():
-                self._tell(LoadPhase.READY)
+            if await self._is_healthy():
                 return
             self._check_moving()
-            await self._wait_for_news()
+            await self._wait_for_news(was_listening=was_listening)
 
-    async def _serves(self) -> bool:
+    async def applied_shape(self, planned: LoadShape) -> LoadShape:
+        """What the worker says of itself. Raises ``ModelLoadFailed``."""
+        path = str(self._worker.socket_path)
+        try:
+            _, props = await fetch(path, "GET", "/props", silence_seconds=ANSWER_SECONDS)
+            _, slots = await fetch(path, "GET", "/slots", silence_seconds=ANSWER_SECONDS)
+        except (ConnectionBroken, ConnectionSilent) as error:
+            if await self._worker.gone_within(CAUSE_SECONDS):
+                raise await self._died() from error
+            raise ModelLoadFailed(f"The engine does not say what it loaded: {error}; try again.") from error
+        return applied_shape(planned, props=props, slots=slots, report=self._worker.log.report)
+
+    def tell(self, phase: LoadPhase) -> None:
+        """Tells this phase, and those before it that were over too soon to be seen."""
+        self._phase = phase
+        while self._untold and PHASES.index(self._untold[0]) <= PHASES.index(phase):
+            elapsed_seconds = self._clock.monotonic() - self._started_at
+            self._on_progress(LoadProgress(self._untold.pop(0), elapsed_seconds))
+
+    async def _is_healthy(self) -> bool:
         path = self._worker.socket_path
         if not self._worker.log.is_listening and not path.exists():
             return False
@@ -92,22 +112,17 @@ class _Wait:
             return False
         return status == OK
 
-    async def _wait_for_news(self) -> None:
-        """Until the engine listens, its lines are only worth looking at now and then."""
+    async def _wait_for_news(self, *, was_listening: bool) -> None:
+        """Lines that it writes are looked at as they come, but it is asked again only now and then."""
         deadline = asyncio.get_running_loop().time() + POLL_SECONDS
-        while not (self._worker.is_gone or self._worker.log.is_listening):
-            self._tell(self._worker.log.phase)
+        while not self._worker.is_gone and self._worker.log.is_listening is was_listening:
+            self._worker.news.clear()
+            self.tell(self._worker.log.phase)
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._worker.news.wait()
             except TimeoutError:
                 return
-            self._worker.news.clear()
-
-    def _tell(self, phase: LoadPhase) -> None:
-        if phase is not self._phase:
-            self._phase = phase
-            self._on_progress(LoadProgress(phase, self._clock.monotonic() - self._started_at))
 
     def _check_moving(self) -> None:
         """A line that it writes is progress, and so is memory that it fills."""
@@ -117,7 +132,7 @@ class _Wait:
             self._moved, self._moved_at = moved, now
         elif now - self._moved_at > self._stall_seconds:
             raise ModelLoadFailed(
-                f"The engine made no progress for {self._stall_seconds:g} seconds ({self._phase_text()}); "
+                f"The engine made no progress for {self._stall_seconds:g} seconds ({self._phase.value}); "
                 "raise llamacpp.load_timeout_seconds if the disk is this slow."
             )
 
@@ -126,9 +141,6 @@ class _Wait:
             return int(psutil.Process(self._worker.process_id).memory_info().rss)
         except (psutil.Error, ValueError):
             return 0
-
-    def _phase_text(self) -> str:
-        return self._phase.value if self._phase else LoadPhase.STARTING.value
 
     async def _died(self) -> ModelLoadFailed:
         cause = await self._worker.wait_gone()
