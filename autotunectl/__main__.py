@@ -1,98 +1,39 @@
-"""Runs autotunectl: the one place where an error becomes a sentence and an exit status.
+"""The program ``autotunectl``.
 
-Invariant: a user never sees a stack trace. What nobody foresaw goes to ``autotunectl.log`` in the
-state folder.
+Invariant: Ctrl-C ends it with status 130 and without a trace, at whatever moment it comes; so
+everything is imported inside.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
+import _thread
+import signal
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import click
-from autotune.errors import AutotuneError
-
-from autotunectl import exits
-from autotunectl.cli import root
-from autotunectl.json_output import dump
-from autotunectl.output import printable
-from autotunectl.session import Session
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line; returns its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    session = Session()
-    arguments = sys.argv[1:] if arguments is None else arguments
+def main() -> int:
+    """Runs the command line of this process; returns its exit status."""
     try:
-        return _run(arguments, session)
-    except (BrokenPipeError, SystemExit):
-        # The reader has gone (click turns that into SystemExit). Nothing more can be said, not even
-        # while Python closes the streams.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return exits.FAILED
+        sys.unraisablehook = _keep_interrupt
+        from autotunectl.entry import run_command_line
 
-
-def _run(arguments: Sequence[str], session: Session) -> int:
-    try:
-        status = root.main(list(arguments), prog_name="autotunectl", standalone_mode=False, obj=session)
-        sys.stdout.flush()
-    except click.UsageError as error:
-        session.json = session.json or "--json" in arguments
-        return _fail(session, _usage_sentence(error), "USAGE", {}, exits.USAGE)
-    except click.ClickException as error:
-        return _fail(session, error.format_message(), "USAGE", {}, exits.USAGE)
-    except (click.Abort, KeyboardInterrupt):
-        return exits.INTERRUPTED
-    except AutotuneError as error:
-        return _fail(session, error.message, error.reason, error.metadata, exits.status_of(error))
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001  # the last resort before a user would see a stack trace
-        return _fail(session, _logged(error), "INTERNAL", {}, exits.FAILED)
-    return status if isinstance(status, int) else exits.DONE
-
-
-def _usage_sentence(error: click.UsageError) -> str:
-    sentence = error.format_message()
-    if "--help" in sentence or sentence.endswith("?"):
-        return sentence
-    path = error.ctx.command_path if error.ctx else "autotunectl"
-    return f'{sentence.rstrip(".")}; "{path} --help" explains it.'
-
-
-def _fail(session: Session, sentence: str, reason: str, metadata: dict[str, str], status: int) -> int:
-    if session.json:
-        text = dump({"error": {"reason": reason, "message": sentence, "metadata": metadata}})
-    else:
-        text = session.error_style.red(printable(sentence))
-    sys.stderr.write(text + "\n")
+        status = run_command_line(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = 130
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is Python's own end
     return status
 
 
-def _logged(error: Exception) -> str:
-    """Writes the trace to the log; returns the sentence for the user."""
-    import time
-    import traceback
-
-    from autotune.state import state_directory
-
-    what = f"autotunectl failed unexpectedly ({type(error).__name__}: {error})"
-    path = state_directory() / "autotunectl.log"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as log:
-            log.write(time.strftime("%Y-%m-%dT%H:%M:%S%z\n"))
-            traceback.print_exception(error, file=log)
-    except OSError:
-        return f"{what}; please report it."
-    return f"{what}; the details are in {path}."
+def _keep_interrupt(unraisable: UnraisableHookArgs) -> None:
+    """Ctrl-C in a callback, where Python cannot raise it and would print it, comes again a moment later."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The root of autotunectl: its verbs and its own options. ``__main__`` runs it."""
+"""The root of autotunectl: its verbs and its own options. ``entry`` runs it."""
 
 from __future__ import annotations
 

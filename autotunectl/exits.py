@@ -1,4 +1,4 @@
-"""The exit statuses of autotunectl. Scripts switch on them; ``__main__`` alone uses them.
+"""The exit statuses of autotunectl. Scripts switch on them; ``entry`` gives them.
 
 0    done
 1    anything else

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotunectl.chat.conversation import Conversation
+from autotunectl.output import printable
 
 if TYPE_CHECKING:
     from autotune.client import Client
@@ -56,7 +57,8 @@ def converse(
     from autotunectl.chat.prompt import Prompt
     from autotunectl.chat.repl import Repl
 
-    session.note("/help lists the commands, Ctrl-D leaves.")
+    conversation.model = client.get_model(conversation.model).id
+    session.note(f"Talking to {printable(conversation.model)}; /help lists the commands, Ctrl-D leaves.")
     prompt = Prompt(state_directory())
     return Repl(session, client, conversation, read=prompt.read, shows_numbers=stats is not False).run()
 

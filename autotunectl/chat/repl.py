@@ -51,26 +51,21 @@ class Repl:
         with self._own_clients:
             while not self._state.leaves:
                 try:
-                    entry = self._read()
-                except KeyboardInterrupt:
+                    self._take(self._read())
+                except KeyboardInterrupt:  # at the prompt, or in the moment between an answer and it
                     self._session.note("Ctrl-D or /quit leaves.")
-                    continue
                 except EOFError:
                     break
-                if entry.strip():
-                    self._take(entry)
         return exits.DONE
 
     def _take(self, entry: str) -> None:
         try:
             if entry.startswith("/") and not entry.startswith("//"):
                 self._session.write(printable(self._slash.run(entry)))
-            else:
+            elif entry.strip():
                 self._ask(entry.removeprefix("/") if entry.startswith("//") else entry)
         except AutotuneError as error:
             self._session.note(self._session.error_style.red(printable(error.message)))
-        except KeyboardInterrupt:
-            self._session.note("Stopped.")
 
     def _ask(self, question: str) -> None:
         request = self._conversation.request(question)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotunectl.__main__ import main
+from autotunectl.entry import run_command_line
 from tests.fakes.fake_daemon import FakeDaemon
 
 
@@ -61,7 +61,7 @@ def ctl(capsys, monkeypatch) -> Callable[..., Result]:
     def run(*arguments: str, stdin: bytes | None = None) -> Result:
         stream = TerminalInput() if stdin is None else io.TextIOWrapper(io.BytesIO(stdin))
         monkeypatch.setattr(sys, "stdin", stream)
-        status = main(arguments)
+        status = run_command_line(arguments)
         captured = capsys.readouterr()
         return Result(status, captured.out, captured.err)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import grpc
 import pytest
@@ -152,6 +153,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_came(daemon):
     process = subprocess.Popen(
         [sys.executable, "-m", "autotunectl", "chat", "hello"],
         env=environment(daemon),
+        bufsize=0,  # read and communicate must not each keep a part
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -162,6 +164,37 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_came(daemon):
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out, err) == (130, b"\n", b"")
     assert daemon.cancelled.wait(PATIENCE_SECONDS)
+
+
+ANNOUNCED = """
+import sys
+import autotunectl.__main__ as program
+
+class Announce:
+    def find_spec(self, name, path=None, target=None):
+        if name == "autotunectl.entry":  # the first thing that the program does
+            print(flush=True)
+
+sys.meta_path.insert(0, Announce())
+raise SystemExit(program.main())
+"""
+
+
+@pytest.mark.parametrize("moment_milliseconds", range(0, 140, 10))
+def test_ctrl_c_at_any_moment_leaves_no_trace(daemon, moment_milliseconds):
+    process = subprocess.Popen(
+        [sys.executable, "-c", ANNOUNCED, "ls"],
+        env=environment(daemon),
+        bufsize=0,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"\n"
+    threading.Event().wait(moment_milliseconds / 1000)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode in {0, 130}, err.strip().decode().split("\n")) == (True, [""])
 
 
 def test_the_sentence_for_a_lost_daemon_is_that_of_the_library(ctl, daemon):

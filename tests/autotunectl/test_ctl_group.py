@@ -97,7 +97,7 @@ def test_a_wrong_command_line_with_json_is_json(ctl, daemon, arguments, sentence
 def imported(*arguments: str) -> set[str]:
     """The modules that a cold run of this command line imports."""
     program = (
-        "import sys; from autotunectl.__main__ import main; status = main(sys.argv[1:]);"
+        "import sys; from autotunectl.__main__ import main; status = main();"
         "sys.stderr.write('\\n'.join(sys.modules)); sys.exit(status)"
     )
     result = subprocess.run(
