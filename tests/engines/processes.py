@@ -39,9 +39,11 @@ def descendants() -> set[int]:
 def descriptors() -> list[str]:
     """What this process has open."""
     found = []
-    for descriptor in Path("/proc/self/fd").iterdir():
+    for descriptor in Path("/dev/fd").iterdir():
         try:
             found.append(str(descriptor.readlink()))
         except FileNotFoundError:
             continue
+        except OSError:  # only Linux says what a descriptor leads to
+            found.append(descriptor.name)
     return sorted(found)

@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import stat
+import sys
+from contextlib import aclosing
 
 import psutil
 import pytest
 
+from autotuned.core.errors import EngineUnreachable
 from autotuned.core.plan import KvCacheType
 from autotuned.engines.llamacpp.connection import fetch
 from autotuned.engines.llamacpp.guard import WORKER_OOM_SCORE
@@ -99,6 +103,7 @@ async def test_the_processes_are_daemon_guard_worker(model):
     assert os.getsid(worker.pid) == os.getsid(guard.pid) == guard.pid != os.getsid(0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has scores for this")
 async def test_the_worker_goes_first_when_memory_runs_out(model):
     with open(f"/proc/{model.process_id}/oom_score_adj") as score:  # noqa: ASYNC230, PTH123 - not a disk
         assert int(score.read()) == WORKER_OOM_SCORE
@@ -126,3 +131,15 @@ async def test_requests_leave_no_trace_in_the_log(model):
     await answer(model, ask("The code word is zuzaba. What is the code word?"))
     assert model._worker.log.lines == lines
     assert not any("zuzaba" in line for line in lines)
+
+
+async def test_a_worker_that_hangs_is_ended_and_fails_its_requests(make_engine, pocket):
+    model = await make_engine(silence_timeout_seconds=0.3).load(pocket, SHAPE, lambda _: None)
+    async with aclosing(model.generate(ask("Count from 1 to 79."))) as events:
+        await anext(events)
+        os.kill(model.process_id, signal.SIGSTOP)
+        with pytest.raises(EngineUnreachable, match="fell silent"):
+            async for _ in events:
+                pass
+    assert model.is_gone
+    assert await model.wait_gone() == "it fell silent and was ended"
