@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -35,6 +34,10 @@ class RunningDaemon:
     def runtime(self) -> Path:
         return self.home / "run"
 
+    def words(self) -> str:
+        """What it has logged so far."""
+        return (self.home / "daemon.log").read_text(errors="replace")
+
     def stop(self) -> int:
         """Asks it to stop and waits; returns its exit status."""
         if self.process.poll() is None:
@@ -60,23 +63,19 @@ def make_environment(home: Path, **overrides: str) -> dict[str, str]:
 def spawn_daemon(home: Path, *arguments: str, wrapper: Sequence[str] = (), **overrides: str) -> RunningDaemon:
     """Starts a daemon and waits until it serves; a daemon that ends instead fails the test with its words."""
     environment = make_environment(home, **overrides)
-    process = subprocess.Popen(
-        [*wrapper, sys.executable, "-m", "autotuned", *arguments], env=environment, stderr=subprocess.PIPE
-    )
+    log = home / "daemon.log"
+    with log.open("wb") as words:
+        process = subprocess.Popen(
+            [*wrapper, sys.executable, "-m", "autotuned", *arguments], env=environment, stderr=words
+        )
     daemon = RunningDaemon(process, home, environment, f"unix:{home / 'run' / 'autotuned.sock'}")
-    assert process.stderr is not None
-    os.set_blocking(process.stderr.fileno(), False)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    words = b""
-    while b" serving " not in words:
-        left = deadline - time.monotonic()
-        if process.poll() is not None or left <= 0:
-            words += process.stderr.read() or b""
+    while " serving " not in daemon.words():
+        if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()
-            pytest.fail(f"the daemon did not start: {words.decode()}")
-        select.select([process.stderr], [], [], min(left, 0.2))
-        words += process.stderr.read() or b""
+            pytest.fail(f"the daemon did not start: {daemon.words()}")
+        time.sleep(0.01)
     return daemon
 
 
@@ -101,8 +100,6 @@ def running_daemon(*arguments: str, **overrides: str) -> Iterator[RunningDaemon]
         finally:
             children = family.children(recursive=True) if daemon.process.poll() is None else []
             daemon.stop()
-            if daemon.process.stderr is not None:
-                daemon.process.stderr.close()
             _, alive = psutil.wait_procs(children, timeout=PATIENCE_SECONDS)
             for process in alive:
                 process.kill()

@@ -78,14 +78,12 @@ def test_a_stale_socket_of_a_killed_daemon_is_cleaned_and_its_worker_is_gone():
             family = [worker_of(client), *psutil.Process(killed.process.pid).children(recursive=True)]
         killed.process.kill()
         killed.process.wait()
-        killed.process.stderr.close()
         wait_for_end(family)
         assert (home / "run" / "autotuned.sock").exists()
         again = spawn_daemon(home)
         with autotune.Client(again.address) as client:
             assert client.chat("What is the capital of France?", temperature=0).text.endswith("Paris.")
         assert again.stop() == 0
-        again.process.stderr.close()
         assert {path.name for path in (home / "run").iterdir()} <= {"autotuned.lock"}
 
 
@@ -124,7 +122,7 @@ def test_a_second_signal_ends_it_at_once_and_no_worker_stays():
             call = iter(stream)
             daemon.process.send_signal(signal.SIGTERM)
             deadline = time.monotonic() + PATIENCE_SECONDS
-            while b"stopping" not in (daemon.process.stderr.read() or b""):
+            while "stopping" not in daemon.words():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             daemon.process.send_signal(signal.SIGTERM)
@@ -154,7 +152,6 @@ def test_sd_notify_tells_ready_and_stopping():
         daemon = spawn_daemon(home, NOTIFY_SOCKET=str(home / "notify"))
         assert listener.recv(1024).startswith(b"READY=1")
         daemon.stop()
-        daemon.process.stderr.close()
         assert listener.recv(1024).startswith(b"STOPPING=1")
 
 
@@ -263,12 +260,5 @@ def test_a_full_disk_costs_records_and_no_answers():
                     answer = client.chat("What is the capital of France?", temperature=0)
                     assert answer.text == "The capital of France is Paris."
         finally:
-            words = read_words(daemon)
             assert daemon.stop() == 0
-            words += read_words(daemon)
-            daemon.process.stderr.close()
-    assert b"STORAGE_FULL" in words
-
-
-def read_words(daemon):
-    return daemon.process.stderr.read() or b""
+        assert "STORAGE_FULL" in daemon.words()
