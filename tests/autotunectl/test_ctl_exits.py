@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_a_reader_that_leaves_ends_it_silently(daemon):
 
 
 def test_a_reader_that_has_left_before_ends_it_silently(daemon):
-    command = f"{sys.executable} -m autotunectl ls | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{shlex.quote(sys.executable)} -m autotunectl ls | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(
         ["/bin/bash", "-c", command], env=environment(daemon), capture_output=True, check=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -566,9 +567,8 @@ def test_run_at_a_terminal_loads_and_talks(ctl):
 
 
 def test_a_terminal_sees_the_numbers_of_one_question(ctl):
-    output = pexpect.run(
-        " ".join([*CTL, "chat", "--temperature", "0", "Hello."]), env=ctl.environment, encoding="utf-8"
-    )
+    command = shlex.join([*CTL, "chat", "--temperature", "0", "Hello."])
+    output = pexpect.run(command, env=ctl.environment, encoding="utf-8")
     assert "TTFT" in output
     assert "context" in output
 
