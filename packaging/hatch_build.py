@@ -42,7 +42,7 @@ def generate(root: Path) -> None:
 
 
 class StubsHook(BuildHookInterface[Any]):
-    """The hatchling side of ``generate``. An sdist carries the stubs; a wheel from it has no proto."""
+    """The hatchling side of ``generate``."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         generate(Path(self.root))
