@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from autotune.errors import AutotuneError
@@ -21,9 +23,12 @@ from autotunectl.json_output import dump
 from autotunectl.output import printable
 from autotunectl.session import Session
 
+_WRITE_FAILURES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+
 
 def run_command_line(arguments: Sequence[str]) -> int:
     """Runs ``arguments``; returns the exit status."""
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -33,9 +38,20 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except (BrokenPipeError, SystemExit):
         # The reader has gone (click turns that into SystemExit). Nothing more can be said, not even
         # while Python closes the streams.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return exits.FAILED
+
+
+def _open_missing_streams() -> None:
+    """A stream that the caller has closed leads nowhere, instead of to whatever is opened next."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - it lives as long as the process
+
+
+def _drop_output() -> None:
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run(arguments: Sequence[str], session: Session) -> int:
@@ -54,7 +70,7 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  # the last resort before a user would see a stack trace
-        return _fail(session, _logged(error), "INTERNAL", {}, exits.FAILED)
+        return _fail_unforeseen(session, error)
     return status if isinstance(status, int) else exits.DONE
 
 
@@ -73,6 +89,14 @@ def _fail(session: Session, sentence: str, reason: str, metadata: dict[str, str]
         text = session.error_style.red(printable(sentence))
     sys.stderr.write(text + "\n")
     return status
+
+
+def _fail_unforeseen(session: Session, error: Exception) -> int:
+    if isinstance(error, OSError) and error.filename is None and error.errno in _WRITE_FAILURES:
+        _drop_output()
+        sentence = f"The output could not be written: {error.strerror}."
+        return _fail(session, sentence, "OUTPUT_FAILED", {}, exits.FAILED)
+    return _fail(session, _logged(error), "INTERNAL", {}, exits.FAILED)
 
 
 def _logged(error: Exception) -> str:

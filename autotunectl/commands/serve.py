@@ -31,14 +31,16 @@ def command(session: Session, host: str, port: int) -> None:
 
     Any program that speaks to OpenAI can use it: set its base URL to what this prints.
     """
-    from autotune_shim.server import serve
+    from autotune_shim.server import say_where, serve
 
     session.connect().close()
-    if session.json:
-        shown = f"[{host}]" if ":" in host else host
-        session.write_json({"url": f"http://{shown}:{port}", "host": host, "port": port})
+
+    def write_json(url: str) -> None:
+        session.write_json({"url": url, "host": host, "port": port})
+
+    announce = write_json if session.json else say_where
     try:
-        serve(host=host, port=port, address=resolved_address(session.address))
+        serve(host=host, port=port, address=resolved_address(session.address), announce=announce)
     except SystemExit as end:
         if isinstance(end.code, str):
             raise AutotuneError(end.code, reason="CANNOT_LISTEN") from None

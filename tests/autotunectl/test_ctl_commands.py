@@ -323,7 +323,12 @@ def test_stop_of_a_stopping_daemon_waits_too(ctl, daemon, monkeypatch):
 
 def test_serve_gives_the_shim_its_place(ctl, daemon, monkeypatch):
     served = []
-    monkeypatch.setattr("autotune_shim.server.serve", lambda **place: served.append(place))
+
+    def serve(*, announce, **place):
+        served.append(place)
+        announce("http://[::1]:9999")
+
+    monkeypatch.setattr("autotune_shim.server.serve", serve)
     result = ctl("serve", "--port", "9999", "--host", "::1", "--json")
     assert (result.status, json.loads(result.out)["url"]) == (0, "http://[::1]:9999")
     assert served == [{"host": "::1", "port": 9999, "address": daemon.address}]
@@ -336,3 +341,4 @@ def test_serve_on_a_port_that_is_taken_is_one_sentence(ctl, daemon, monkeypatch)
     monkeypatch.setattr("autotune_shim.server.serve", serve)
     result = ctl("serve")
     assert (result.status, result.err) == (1, "Port 8765 is taken; choose another with --port.\n")
+    assert ctl("serve", "--json").out == ""

@@ -144,6 +144,25 @@ def test_a_reader_that_has_left_before_ends_it_silently(daemon):
     assert result.stderr == b""
 
 
+def test_output_that_cannot_be_written_is_a_sentence(daemon):
+    command = f"{shlex.quote(sys.executable)} -m autotunectl ls > /dev/full"
+    result = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment(daemon), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == "The output could not be written: No space left on device.\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_leads_nowhere(daemon, closed):
+    command = f"{shlex.quote(sys.executable)} -m autotunectl chat hello {closed}"
+    result = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment(daemon), capture_output=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert len(daemon.requests) > 0
+
+
 def test_ctrl_c_stops_the_answer_and_keeps_what_came(daemon):
     def script(request, context):
         yield started()

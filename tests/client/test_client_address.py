@@ -66,6 +66,15 @@ def test_another_form_is_refused_with_the_form_that_works(address):
     assert caught.value.reason == "ADDRESS_INVALID"
 
 
+def test_a_socket_path_that_is_no_text_is_refused():
+    with pytest.raises(AddressInvalid) as caught:
+        parse_address("unix:/run/\udcff.sock")
+    assert caught.value.message == (
+        "The socket path /run/?.sock is not valid UTF-8; set AUTOTUNE_RUNTIME_DIR to a folder whose name is, "
+        "such as /tmp/autotune."
+    )
+
+
 def test_a_socket_path_may_have_as_many_bytes_as_every_system_takes():
     folder = Path("/" + "a" * (SOCKET_PATH_MAX_BYTES - len("//autotuned.sock")))
     assert len(bytes(socket_path(folder))) == SOCKET_PATH_MAX_BYTES

@@ -42,7 +42,16 @@ def socket_path(runtime: Path) -> Path:
 
 
 def checked_socket_path(path: Path) -> Path:
-    """Returns ``path``; raises AddressInvalid when the operating system could not bind it."""
+    """Returns ``path``; raises AddressInvalid when it is no text or cannot be bound."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="replace").decode()
+        raise AddressInvalid(
+            f"The socket path {shown} is not valid UTF-8; set AUTOTUNE_RUNTIME_DIR to a folder whose name "
+            "is, such as /tmp/autotune.",
+            metadata={"path": shown},
+        ) from None
     size_bytes = len(os.fsencode(path))
     if size_bytes > SOCKET_PATH_MAX_BYTES:
         raise AddressInvalid(

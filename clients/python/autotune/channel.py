@@ -22,10 +22,11 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_http_proxy", 0),
     # A Unix socket has no host name to send as :authority.
     ("grpc.default_authority", "localhost"),
-    # The default waits up to two minutes between attempts; a local daemon is back within a second.
-    ("grpc.initial_reconnect_backoff_ms", 50),
+    # Until the next attempt a daemon that is back counts as gone. The default waits up to two minutes;
+    # one on a Unix socket costs next to nothing.
+    ("grpc.initial_reconnect_backoff_ms", 20),
     ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 100),
     # Each client has its own connection: one that failed does not delay another.
     ("grpc.use_local_subchannel_pool", 1),
     # A generation must not run twice.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from collections.abc import Callable
 
 import uvicorn
 from autotune import AsyncClient, ensure_daemon
@@ -21,10 +22,22 @@ DRAIN_SECONDS = 5
 _HIGHEST_PORT = 65535
 
 
-def serve(*, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, address: str | None = None) -> None:
+def say_where(url: str) -> None:
+    """Tells a person where the server listens."""
+    sys.stderr.write(f"Serving OpenAI's API at {url}/v1 (stop with Ctrl-C).\n")
+
+
+def serve(
+    *,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    address: str | None = None,
+    announce: Callable[[str], None] = say_where,
+) -> None:
     """Serves HTTP on ``host``:``port`` (0: any free one) for the daemon at ``address`` (None: the default).
 
-    Starts a daemon when none runs. Blocks until SIGINT or SIGTERM. Raises SystemExit with one
+    Starts a daemon when none runs. Calls ``announce`` with the server's URL once it listens. Blocks
+    until SIGINT or SIGTERM. Raises SystemExit with one
     sentence when the port cannot be had or no daemon can be reached.
     """
     with bind(host, port) as listener:
@@ -33,12 +46,13 @@ def serve(*, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, address: str | 
         except AutotuneError as error:
             raise SystemExit(error.message) from None
         try:
-            make_server(App(lambda: AsyncClient(address, client_name="shim"))).run(sockets=[listener])
+            app = App(lambda: AsyncClient(address, client_name="shim"))
+            make_server(app, announce).run(sockets=[listener])
         except KeyboardInterrupt:
             return
 
 
-def make_server(app: App) -> uvicorn.Server:
+def make_server(app: App, announce: Callable[[str], None] = say_where) -> uvicorn.Server:
     """The HTTP server around ``app``. asyncio sets TCP_NODELAY on what a TCP listener of ``bind`` accepts."""
     config = uvicorn.Config(
         app,
@@ -54,18 +68,22 @@ def make_server(app: App) -> uvicorn.Server:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    return _Server(config)
+    return _Server(config, announce)
 
 
 class _Server(uvicorn.Server):
     """A server that says where it listens, once it does."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            sys.stderr.write(f"Serving OpenAI's API at http://{shown}:{port}/v1 (stop with Ctrl-C).\n")
+            self._announce(f"http://{shown}:{port}")
 
 
 def bind(host: str, port: int) -> socket.socket:
