@@ -1,6 +1,8 @@
 """Runs every benchmark, or those that are named.
 
 python -m tests.bench [latency] [streaming] [footprint]
+
+``tests.bench.soak`` runs by itself: it takes as long as one likes and ends well or not.
 """
 
 from __future__ import annotations
