@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -35,7 +35,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residence:
-    """A loaded model with the plan that it was loaded by. ``loaded_at`` is seconds since the epoch."""
+    """A loaded model with the plan that it was loaded by, in the shape that was really applied.
+
+    ``loaded_at`` is seconds since the epoch.
+    """
 
     loaded: LoadedModel
     plan: Plan
@@ -118,6 +121,11 @@ class ModelActor:
         return len(self._leases)
 
     @property
+    def waiting_count(self) -> int:
+        """Requests that wait for a lease."""
+        return sum(isinstance(asking, _Acquisition) for asking in self._asking)
+
+    @property
     def state(self) -> ModelState:
         """Where the model is in its life."""
         if self._residence is None:
@@ -158,8 +166,18 @@ class ModelActor:
             self._withdraw(acquisition)
             raise
 
+    def lease_now(self) -> Lease | None:
+        """Leases the model as it is, without waiting; None when it is not loaded, or about to change."""
+        residence = None if self._closed else self._serving()
+        return self._lease(residence, residence.plan, 0.0) if residence else None
+
     async def unload(self) -> bool:
-        """Unloads the model once all that asked before have been served; False if it was not loaded."""
+        """Unloads the model once all that asked before have been served; False if it was not loaded.
+
+        Raises ShuttingDown.
+        """
+        if self._closed:
+            raise ShuttingDown
         if self._residence is None and self._transition is None and not self._asking:
             return False
         unloading = _Unloading()
@@ -199,14 +217,13 @@ class ModelActor:
 
     def _lose(self, residence: Residence, cause: str) -> None:
         """The incarnation died: forgets it and serves who waits."""
-        if self._residence is not residence:  # unloaded on purpose
+        if self._residence is not residence or self._transition is not None:  # unloaded on purpose
             return
         self._residence = None
         self._leases.clear()
         if self._closed:
             return
-        lived = self._clock.monotonic() - residence.loaded_at_monotonic
-        self._crashes = restart.crashes_in_a_row(self._crashes, lived)
+        self._crashes = restart.crashes_in_a_row(self._crashes, self._lived_seconds(residence))
         _log.error(
             "worker is gone",
             extra=fields(model=self.entry.id, incarnation=residence.loaded.incarnation_id, cause=cause),
@@ -271,7 +288,7 @@ class ModelActor:
             _fail(head.granted, error)
             return True
         if residence is None:
-            self._begin(partial(self._load, self._widest_plan(plan)))
+            self._begin(partial(self._load, self._widest_plan(plan, None)))
             return False
         if plan.action is PlanAction.REUSE:
             self._asking.popleft()
@@ -279,20 +296,20 @@ class ModelActor:
             head.granted.set_result(self._lease(residence, self._plan_of(residence, plan, head), waited))
             return True
         if not self._leases:
-            self._begin(partial(self._reload, residence, plan))
+            self._begin(partial(self._reload, residence, self._widest_plan(plan, residence.loaded.shape)))
         return False
 
     def _plan_of(self, residence: Residence, plan: Plan, head: _Acquisition) -> Plan:
         """Whoever waited for the load is told the load's own plan: that is the decision made for it."""
         return residence.plan if residence.loaded_at_monotonic >= head.asked_at else plan
 
-    def _widest_plan(self, plan: Plan) -> Plan:
+    def _widest_plan(self, plan: Plan, loaded: LoadShape | None) -> Plan:
         """The plan of whoever among the waiting needs the most, so that one load serves them all."""
         for asking in self._asking:
             if not isinstance(asking, _Acquisition):
                 return plan
             try:
-                other = self._planner(asking.need, None)
+                other = self._planner(asking.need, loaded)
             except AutotuneError:
                 continue
             if other.shape.context_tokens > plan.shape.context_tokens:
@@ -300,6 +317,7 @@ class ModelActor:
         return plan
 
     def _begin(self, transition: Callable[[], Awaitable[None]]) -> None:
+        self._progress = LoadProgress(LoadPhase.STARTING, 0.0)
         self._transition = asyncio.create_task(self._run(transition), name=f"model {self.entry.id}")
 
     async def _run(self, transition: Callable[[], Awaitable[None]]) -> None:
@@ -320,6 +338,7 @@ class ModelActor:
         self._advance()
 
     async def _load(self, plan: Plan) -> None:
+        """Loads, after a pause where incarnation after incarnation crashed."""
         delay = restart.delay_seconds(self._crashes)
         if delay:
             _log.warning(
@@ -327,13 +346,16 @@ class ModelActor:
                 extra=fields(model=self.entry.id, crashes=self._crashes, seconds=delay),
             )
             await asyncio.sleep(delay)
+        await self._load_now(plan)
+
+    async def _load_now(self, plan: Plan) -> None:
         started = self._clock.monotonic()
         loaded = await self._engine.load(self.entry, plan.shape, self._tell_progress)
         now = self._clock.monotonic()
         self._failed = False
         self._residence = Residence(
             loaded=loaded,
-            plan=plan,
+            plan=replace(plan, shape=loaded.shape),
             loaded_at=self._clock.now(),
             loaded_at_monotonic=now,
             load_seconds=now - started,
@@ -360,12 +382,20 @@ class ModelActor:
 
     async def _reload(self, residence: Residence, plan: Plan) -> None:
         await self._end(residence)
-        await self._load(plan)
+        await self._load_now(plan)
 
     async def _end(self, residence: Residence) -> None:
-        self._residence = None
-        await residence.loaded.unload()
+        """Until its memory is free the model counts as resident, and as draining."""
+        if self._lived_seconds(residence) >= restart.STABLE_AFTER_SECONDS:
+            self._crashes = 0
+        try:
+            await residence.loaded.unload()
+        finally:
+            self._residence = None
         _log.info("unloaded", extra=fields(model=self.entry.id, incarnation=residence.loaded.incarnation_id))
+
+    def _lived_seconds(self, residence: Residence) -> float:
+        return self._clock.monotonic() - residence.loaded_at_monotonic
 
     async def _watch(self, residence: Residence) -> None:
         cause = await residence.loaded.wait_gone()

@@ -6,26 +6,13 @@ It holds what the real engine promises: a load is cancelled or ends, an incarnat
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry, ModelFacts
+from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry
 from autotuned.core.ports import Capabilities
+from tests.examples import POCKET
 
-FACTS = ModelFacts(
-    architecture="llama",
-    name="scripted",
-    quantization="Q8_0",
-    parameters_count=2_000_000,
-    weights_bytes=2_000_000,
-    layers_count=4,
-    embedding_length=192,
-    kv_heads_per_layer=(2, 2, 2, 2),
-    key_length=32,
-    value_length=32,
-    train_context_tokens=32_768,
-    kv_is_dense=True,
-    chat_template="",
-)
+FACTS = replace(POCKET, train_context_tokens=32_768)
 ENTRY = ModelEntry(
     id="scripted", engine="scripted", path="/nowhere/scripted.gguf", size_bytes=2_000_000, facts=FACTS
 )
@@ -69,6 +56,7 @@ class PendingLoad:
     shape: object
     outcome: asyncio.Future
     on_progress: object
+    applied: object = None
 
 
 @dataclass
@@ -106,7 +94,7 @@ class ScriptedEngine:
             await load.outcome
         finally:
             self.pending.remove(load)
-        model = ScriptedModel(len(self.models_made), shape)
+        model = ScriptedModel(len(self.models_made), load.applied or shape)
         self.models_made.append(model)
         return model
 
