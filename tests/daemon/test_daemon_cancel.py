@@ -60,7 +60,7 @@ async def leave_at(client, request, kind):
 
 async def until(condition, what):
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the daemon is asked; it does not tell
             await asyncio.sleep(0.01)
     assert await condition(), what
 
