@@ -13,7 +13,7 @@ def crashes_in_a_row(before: int, lived_seconds: float) -> int:
 
 
 def delay_seconds(crashes: int) -> float:
-    """How long to wait before the next load: nothing after one crash, then doubling up to 30 s."""
+    """How long after the last crash the next load may begin: at once after one, then doubling up to 30 s."""
     if crashes < 2:  # noqa: PLR2004 - one crash is an accident
         return 0.0
     return float(min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(crashes - 2, 16)))

@@ -101,6 +101,7 @@ class ModelActor:
         self._failed = False
         self._closed = False
         self._crashes = 0
+        self._crashed_at_monotonic = 0.0
         self._progress = LoadProgress(LoadPhase.STARTING, 0.0)
         self.last_used_at = 0.0
 
@@ -224,6 +225,7 @@ class ModelActor:
         if self._closed:
             return
         self._crashes = restart.crashes_in_a_row(self._crashes, self._lived_seconds(residence))
+        self._crashed_at_monotonic = self._clock.monotonic()
         _log.error(
             "worker is gone",
             extra=fields(model=self.entry.id, incarnation=residence.loaded.incarnation_id, cause=cause),
@@ -339,8 +341,9 @@ class ModelActor:
 
     async def _load(self, plan: Plan) -> None:
         """Loads, after a pause where incarnation after incarnation crashed."""
-        delay = restart.delay_seconds(self._crashes)
-        if delay:
+        since_crash = self._clock.monotonic() - self._crashed_at_monotonic
+        delay = restart.delay_seconds(self._crashes) - since_crash
+        if delay > 0:
             _log.warning(
                 "waiting before the next load",
                 extra=fields(model=self.entry.id, crashes=self._crashes, seconds=delay),

@@ -203,3 +203,23 @@ async def test_a_growth_does_not_wait_for_crashes_of_long_ago(stage, monkeypatch
     assert await stage.actor.unload()
     await stage.lease()
     assert delays == [0, 1, 2, 3, 0]
+
+
+async def test_the_pause_before_a_load_begins_with_the_crash(stage, monkeypatch):
+    monkeypatch.setattr(restart, "delay_seconds", lambda crashes: 30.0 if crashes else 0.0)
+    lease = await stage.lease()
+    lease.loaded.crash()
+    await settle()
+    early = await stage.ask()
+    await settle()
+    assert not stage.engine.pending
+    early.cancel()
+    await stage.actor.close()
+
+    patient = Stage()
+    lease = await patient.lease()
+    lease.loaded.crash()
+    await settle()
+    patient.clock.seconds += 30.0
+    await patient.lease()
+    await patient.actor.close()
