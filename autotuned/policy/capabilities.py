@@ -10,15 +10,22 @@ from autotuned.policy.prompt import has_images
 def refusal(request: GenerationRequest, capabilities: Capabilities) -> str:
     """Why the engine cannot do it, as a clause without a full stop; empty when it can."""
     if isinstance(request.input, RawPrompt):
-        return "" if capabilities.raw_prompt else "raw prompts are not supported; send a chat"
-    return _chat_refusal(request.input, request, capabilities)
+        problem = "" if capabilities.raw_prompt else "raw prompts are not supported; send a chat"
+    else:
+        problem = chat_refusal(request.input, capabilities)
+    return problem or _answer_refusal(request, capabilities)
 
 
-def _chat_refusal(chat: ChatInput, request: GenerationRequest, capabilities: Capabilities) -> str:
+def chat_refusal(chat: ChatInput, capabilities: Capabilities) -> str:
+    """Why the engine cannot read a conversation, in the same words."""
     if has_images(chat.messages) and not capabilities.images:
         return "images are not supported; send text only"
     if chat.tools and not capabilities.tools:
         return "tools are not supported; send the request without tools"
+    return ""
+
+
+def _answer_refusal(request: GenerationRequest, capabilities: Capabilities) -> str:
     if request.response_format.kind is not ResponseFormatKind.TEXT and not capabilities.json_schema:
         return "structured answers are not supported; ask for plain text"
     if request.top_logprobs_count is not None and not capabilities.logprobs:

@@ -75,7 +75,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         try:
             while (progress := await steps.get()) is not None:
                 yield model_service_pb2.LoadModelResponse(progress=load_progress(progress))
-            yield await self._loaded(load.result())
+            yield self._loaded(load.result())
         finally:
             load.cancel()
             load.add_done_callback(_give_back)
@@ -92,9 +92,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             freed_memory_bytes=freed_bytes,
         )
 
-    async def _loaded(self, lease: Lease) -> model_service_pb2.LoadModelResponse:
-        with lease:
-            running = self._models.describe(lease.actor, 0)
+    def _loaded(self, lease: Lease) -> model_service_pb2.LoadModelResponse:
+        """What was loaded, once this call uses it no more."""
+        lease.release()
+        running = self._system.running_model(lease.actor)
         return model_service_pb2.LoadModelResponse(
             loaded=model_service_pb2.LoadedModel(
                 running_model=running_model_message(running), plan=plan_message(lease.plan)

@@ -73,7 +73,7 @@ class Generation:
             reply_tokens=reply_room(request.max_reply_tokens, chosen),
             context_tokens=request.context_tokens,
         )
-        self._queue_seconds = 0.0
+        self._queue_seconds: float | None = None  # until a turn is granted
         self._load_seconds = 0.0
         self._first_token_seconds = 0.0
         self._plan: Plan | None = None
@@ -139,7 +139,12 @@ class Generation:
             await self._lease_and_run()
 
     async def _lease_and_run(self) -> None:
-        lease = await self._actor.acquire(self._need, self._tell_load)
+        asked_at = self._clock.monotonic()
+        try:
+            lease = await self._actor.acquire(self._need, self._tell_load)
+        except BaseException:
+            self._load_seconds += self._clock.monotonic() - asked_at
+            raise
         self._load_seconds += lease.waited_seconds
         with lease:
             self._plan = lease.plan
@@ -199,13 +204,14 @@ class Generation:
 
     def _timings(self, engine: EngineFinished) -> Timings:
         evaluated_tokens = engine.usage.prompt_tokens - engine.usage.cached_tokens
+        total_seconds = self._clock.monotonic() - self._received
         return Timings(
-            queue_seconds=self._queue_seconds,
+            queue_seconds=total_seconds if self._queue_seconds is None else self._queue_seconds,
             load_seconds=self._load_seconds,
             time_to_first_token_seconds=self._first_token_seconds,
             prefill_seconds=engine.prefill_seconds,
             decode_seconds=engine.decode_seconds,
-            total_seconds=self._clock.monotonic() - self._received,
+            total_seconds=total_seconds,
             prefill_tokens_per_second=_rate(evaluated_tokens, engine.prefill_seconds),
             decode_tokens_per_second=_rate(engine.usage.reply_tokens - 1, engine.decode_seconds),
         )

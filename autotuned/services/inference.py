@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from autotuned.core.chat import ChatInput, GenerationRequest
-from autotuned.core.errors import AutotuneError, ContextTooLong, ShuttingDown, Unsupported
+from autotuned.core.errors import AutotuneError, ContextTooLong, Unsupported
 from autotuned.core.generation import GenerationEvent
 from autotuned.core.model import ModelEntry
 from autotuned.core.ports import Capabilities, Clock, RequestLog
@@ -21,7 +21,7 @@ from autotuned.core.record import RequestRecord
 from autotuned.core.settings import ModelSettings, QueueSettings
 from autotuned.log import fields
 from autotuned.policy import sizing
-from autotuned.policy.capabilities import refusal
+from autotuned.policy.capabilities import chat_refusal, refusal
 from autotuned.policy.prompt import messages_count, prompt_bytes
 from autotuned.services.generation import Generation
 from autotuned.services.mailbox import Mailbox
@@ -54,7 +54,6 @@ class Inference:
         self._tokens_per_byte: dict[str, float] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._records: set[asyncio.Task[None]] = set()
-        self._stopping = False
 
     @property
     def active_requests_count(self) -> int:
@@ -76,8 +75,6 @@ class Inference:
 
         Raises the errors that ``InferenceService.Generate`` documents.
         """
-        if self._stopping:
-            raise ShuttingDown
         actor = await self._models.actor(request.model)
         self._refuse_at_once(request, actor.entry)
         mailbox = Mailbox()
@@ -105,8 +102,11 @@ class Inference:
     async def count_tokens(self, model_id: str, prompt: ChatInput | str) -> tuple[int, bool]:
         """Tokens of a prompt, and whether the count is exact: it is when the model is loaded."""
         actor = await self._models.actor(model_id)
-        if actor.residence is not None:
-            return await actor.residence.loaded.count_tokens(prompt), True
+        if isinstance(prompt, ChatInput):
+            self._refuse(chat_refusal(prompt, self._capabilities(actor.entry)), actor.entry)
+        if lease := actor.lease_now():
+            with lease:
+                return await lease.loaded.count_tokens(prompt), True
         known = self._tokens_per_byte.get(actor.entry.id, sizing.DEFAULT_TOKENS_PER_BYTE)
         if isinstance(prompt, str):
             return sizing.estimate_prompt_tokens(len(prompt.encode()), 0, known), False
@@ -114,7 +114,7 @@ class Inference:
 
     def refuse_new_work(self) -> None:
         """The daemon stops: nothing starts any more, and who waits is sent away."""
-        self._stopping = True
+        self._models.refuse_new_work()
         for turns in self._turns.values():
             turns.refuse_waiting()
 
@@ -132,16 +132,17 @@ class Inference:
             await asyncio.wait(self._records)
 
     def _refuse_at_once(self, request: GenerationRequest, entry: ModelEntry) -> None:
-        engine = self._models.engine_of(entry)
-        problem = refusal(request, self._capabilities(entry))
-        if problem:
-            raise Unsupported(f"{problem} (engine {engine.name}).", engine=engine.name, model=entry.id)
+        self._refuse(refusal(request, self._capabilities(entry)), entry)
         facts = entry.facts
         least_tokens = sizing.least_prompt_tokens(prompt_bytes(request.input))
         if facts is not None and 0 < facts.train_context_tokens <= least_tokens:
             raise ContextTooLong(
                 prompt_tokens=least_tokens, context_tokens=facts.train_context_tokens, at_least=True
             )
+
+    def _refuse(self, problem: str, entry: ModelEntry) -> None:
+        if problem:
+            raise Unsupported(f"{problem} (engine {entry.engine}).", engine=entry.engine, model=entry.id)
 
     def _capabilities(self, entry: ModelEntry) -> Capabilities:
         return self._models.engine_of(entry).capabilities()

@@ -49,7 +49,7 @@ class Models:
         self._machine = machine
         self._clock = clock
         self._actors: dict[str, ModelActor] = {}
-        self._closed = False
+        self._stopping = False
 
     @property
     def default_model(self) -> str:
@@ -79,16 +79,16 @@ class Models:
         return Listing(entries[wanted], self._state_of(wanted))
 
     async def actor(self, model_id: str) -> ModelActor:
-        """The actor of a model that can be used. Raises ModelNotFound or ModelInvalid.
+        """The actor of a model that can be used. Raises ModelNotFound, ModelInvalid or ShuttingDown.
 
         A model in memory is found without a look at the disk.
         """
-        if self._closed:
-            raise ShuttingDown
+        self._refuse_when_stopping()
         known = self._actors.get(model_id or self._settings.default)
         if known is not None and known.residence is not None:
             return known
         entry = (await self.get(model_id)).entry
+        self._refuse_when_stopping()
         if entry.facts is None:
             raise ModelInvalid(
                 f'"{entry.id}" cannot be used: {entry.problem} Replace or remove the file {entry.path}.',
@@ -120,10 +120,11 @@ class Models:
 
     def running(self) -> list[ModelActor]:
         """The models in memory or on their way into it, by id."""
-        return [actor for _, actor in sorted(self._actors.items()) if actor.state is not ModelState.ABSENT]
+        out = {ModelState.ABSENT, ModelState.FAILED}
+        return [actor for _, actor in sorted(self._actors.items()) if actor.state not in out]
 
     def describe(self, actor: ModelActor, queued_requests_count: int) -> RunningModel:
-        """One model as it stands now; who waits for it is the caller's knowledge."""
+        """One model as it stands now; who waits for a turn is the caller's knowledge."""
         residence = actor.residence
         process_id = residence.loaded.process_id if residence else 0
         return RunningModel(
@@ -140,13 +141,17 @@ class Models:
             last_used_at=actor.last_used_at,
             load_seconds=residence.load_seconds if residence else 0.0,
             active_requests_count=actor.leases_count,
-            queued_requests_count=queued_requests_count,
+            queued_requests_count=queued_requests_count + actor.waiting_count,
             reasons=residence.plan.reasons if residence else (),
         )
 
+    def refuse_new_work(self) -> None:
+        """The daemon stops: no model is handed out any more."""
+        self._stopping = True
+
     async def close(self) -> None:
         """Unloads everything and refuses what comes after."""
-        self._closed = True
+        self.refuse_new_work()
         await asyncio.gather(*(actor.close() for actor in self._actors.values()))
 
     async def _entries(self) -> dict[str, ModelEntry]:
@@ -165,6 +170,10 @@ class Models:
         elif actor.residence is None:
             actor.refresh(entry, planner)  # the file may have been replaced since
         return actor
+
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping:
+            raise ShuttingDown
 
     def _state_of(self, model_id: str) -> ModelState:
         actor = self._actors.get(model_id)

@@ -12,6 +12,7 @@ from autotuned.core.model import RunningModel
 from autotuned.core.ports import Clock, Machine
 from autotuned.core.snapshot import Snapshot
 from autotuned.services.inference import Inference
+from autotuned.services.model_actor import ModelActor
 from autotuned.services.models import Models
 
 HEARTBEAT_SECONDS = 15.0
@@ -29,10 +30,11 @@ class System:
 
     def running_models(self) -> list[RunningModel]:
         """The models in memory or on their way into it, with who runs and who waits."""
-        return [
-            self._models.describe(actor, self._inference.queued_for(actor.entry.id))
-            for actor in self._models.running()
-        ]
+        return [self.running_model(actor) for actor in self._models.running()]
+
+    def running_model(self, actor: ModelActor) -> RunningModel:
+        """One of them."""
+        return self._models.describe(actor, self._inference.queued_for(actor.entry.id))
 
     async def snapshot(self) -> Snapshot:
         """Reads everything now."""
