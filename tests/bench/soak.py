@@ -29,7 +29,7 @@ from autotune.errors import AutotuneError
 import autotuned
 from tests.bench import processes
 from tests.bench.report import Row, machine, show
-from tests.bench.soak_clients import DAMAGED_MODEL, MODELS, GrpcClient, HttpClient, Tally
+from tests.bench.soak_clients import COPIES, DAMAGED_MODEL, MODELS, GrpcClient, HttpClient, Tally
 
 GRPC_CLIENTS = 4
 HTTP_CLIENTS = 3
@@ -76,7 +76,8 @@ def measure(seconds: float) -> list[Row]:
 def add_models(models: Path) -> None:
     models.mkdir(parents=True)
     pocket = Path(autotuned.__file__).parent / "data" / "pocket.gguf"
-    shutil.copy(pocket, models / f"{MODELS[1]}.gguf")
+    for name in COPIES:
+        shutil.copy(pocket, models / f"{name}.gguf")
     (models / f"{DAMAGED_MODEL}.gguf").write_bytes(pocket.read_bytes()[:1_000_000])
 
 
