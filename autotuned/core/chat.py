@@ -2,7 +2,8 @@
 
 Made by ``rpc`` from the wire, read by ``services``, ``policy`` and ``engines``. JSON that came
 from a client (schemas, arguments) is text here and stays byte for byte what the client sent:
-anything that reorders it breaks the engine's prefix cache.
+anything that reorders it breaks the engine's prefix cache. ``rpc`` has made sure that it is one JSON
+object of bounded depth, so that engines can put it into what they send.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from autotune.v1 import chat_pb2, inference_service_pb2
@@ -91,6 +91,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 MOST_LOGPROBS = 20
 MOST_STOP_SEQUENCES = 64
 LARGEST_BIAS = 100.0
+DEEPEST_JSON_LEVELS = 256
+_LARGEST_WRITTEN_OUT = 1e12
 
 
 def generation_request(
@@ -142,10 +144,22 @@ def _refuse_unsupported(request: inference_service_pb2.GenerateRequest, engines:
             inference_service_pb2.PRIORITY_UNSPECIFIED,
             inference_service_pb2.PRIORITY_NORMAL,
         },
-        "swap_policy": request.swap_policy == inference_service_pb2.SWAP_POLICY_NEVER,
+        "swap_policy": request.swap_policy
+        not in {
+            inference_service_pb2.SWAP_POLICY_UNSPECIFIED,
+            inference_service_pb2.SWAP_POLICY_ALLOW,
+        },
         "keep_alive_duration": request.HasField("keep_alive_duration"),
-        "store_policy": request.store_policy == inference_service_pb2.STORE_POLICY_KEEP,
-        "recall_policy": request.recall_policy == inference_service_pb2.RECALL_POLICY_ADD,
+        "store_policy": request.store_policy
+        not in {
+            inference_service_pb2.STORE_POLICY_UNSPECIFIED,
+            inference_service_pb2.STORE_POLICY_DISCARD,
+        },
+        "recall_policy": request.recall_policy
+        not in {
+            inference_service_pb2.RECALL_POLICY_UNSPECIFIED,
+            inference_service_pb2.RECALL_POLICY_OMIT,
+        },
     }
     for field, asked in unsupported.items():
         if asked:
@@ -169,6 +183,8 @@ def _message(index: int, message: chat_pb2.Message) -> Message:
     role = _ROLES.get(message.role)
     if role is None:
         raise FieldInvalid(f"{path}.role", "it is missing; use system, user, assistant or tool.")
+    if role is Role.TOOL and not message.parts:
+        raise FieldInvalid(f"{path}.parts", "a message of role tool is empty; send a tool_result part.")
     parts = tuple(_part(f"{path}.parts[{number}]", part, role) for number, part in enumerate(message.parts))
     return Message(role, parts)
 
@@ -190,6 +206,8 @@ def _part(path: str, part: chat_pb2.Part, role: Role) -> Part:
             call = part.tool_call
             if not call.name:
                 raise FieldInvalid(f"{path}.tool_call.name", "it is empty; name the tool.")
+            if call.arguments_json:
+                _check_json_object(f"{path}.tool_call.arguments_json", call.arguments_json)
             return ToolCallPart(call.id, call.name, call.arguments_json)
         case "tool_result":
             result = part.tool_result
@@ -211,6 +229,8 @@ def _tool_choice(choice: chat_pb2.ToolChoice, tools: Collection[str]) -> ToolCho
     mode = _known("chat.tool_choice.mode", _CHOICES, choice.mode)
     if mode is ToolChoiceMode.NAMED and choice.name not in tools:
         raise FieldInvalid("chat.tool_choice.name", f'there is no tool "{choice.name}" in chat.tools.')
+    if mode is not ToolChoiceMode.NAMED and choice.name:
+        raise FieldInvalid("chat.tool_choice.name", "a name needs mode MODE_NAMED; set it or leave it out.")
     if mode is ToolChoiceMode.REQUIRED and not tools:
         raise FieldInvalid("chat.tool_choice.mode", "a tool is required, but chat.tools is empty.")
     return ToolChoice(mode, choice.name)
@@ -237,14 +257,22 @@ def _ranged(sampling: inference_service_pb2.Sampling, field: str) -> float | Non
     least, most = _RANGES[field]
     if math.isnan(value) or not least <= value <= most:
         above_zero = least == 1e-6  # noqa: PLR2004 - the marker of an open lower bound
-        lower = "above 0" if above_zero else f"{least:g}"
-        raise FieldInvalid(f"sampling.{field}", f"{value:g} is out of range; use {lower} to {most:g}.")
+        lower = "above 0" if above_zero else _number(least)
+        raise FieldInvalid(
+            f"sampling.{field}", f"{_number(value)} is out of range; use {lower} to {_number(most)}."
+        )
     return value
 
 
 def _ranged_int(sampling: inference_service_pb2.Sampling, field: str) -> int | None:
     value = _ranged(sampling, field)
     return None if value is None else int(getattr(sampling, field))
+
+
+def _number(value: float) -> str:
+    """All digits of a whole number: a limit that is rounded could not be kept."""
+    whole = math.isfinite(value) and value == int(value) and abs(value) < _LARGEST_WRITTEN_OUT
+    return f"{int(value):,}" if whole else f"{value:g}"
 
 
 def _logit_bias(sampling: inference_service_pb2.Sampling) -> tuple[tuple[int, float], ...]:
@@ -294,11 +322,26 @@ def _top_logprobs(request: inference_service_pb2.GenerateRequest) -> int | None:
 
 
 def _check_json_object(path: str, text: str) -> None:
-    """The text goes to the engine as it is, so it must be one JSON object and nothing beside it."""
+    """Engines get the text as it is: one JSON object, nothing beside it, too shallow to overflow a stack."""
     try:
-        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        too_deep = _is_deeper(msgspec.json.decode(text, type=dict[str, Any]), DEEPEST_JSON_LEVELS)
+    except RecursionError:
+        too_deep = True
     except msgspec.DecodeError as error:
         raise FieldInvalid(path, f"it is not a JSON object ({error}); send JSON text.") from None
+    if too_deep:
+        raise FieldInvalid(path, f"it is nested too deeply; use at most {DEEPEST_JSON_LEVELS} levels.")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists lie in each other more than so many times."""
+    containers = [value]
+    for _ in range(levels):
+        inside = (each.values() if isinstance(each, dict) else each for each in containers)
+        containers = [value for values in inside for value in values if isinstance(value, (dict, list))]
+        if not containers:
+            return False
+    return True
 
 
 def _known(field: str, values: dict[int, _Value], value: int) -> _Value:

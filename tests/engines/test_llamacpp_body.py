@@ -25,7 +25,7 @@ from autotuned.core.chat import (
     ToolChoiceMode,
     ToolResultPart,
 )
-from autotuned.core.errors import FieldInvalid, Unsupported
+from autotuned.core.errors import Unsupported
 from autotuned.engines.llamacpp.body import count_call, generation_call
 
 QUESTION = Message(Role.USER, (TextPart("Hello!"),))
@@ -259,30 +259,6 @@ def test_counting_a_text():
     call = count_call("Once")
     assert call.target == "/tokenize"
     assert json.loads(call.body) == {"content": "Once", "add_special": True, "parse_special": True}
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "not a JSON object"),
-        ("null", "not a JSON object"),
-        ("[1]", "not a JSON object"),
-        ('{"a": 1} {"b": 2}', "not a JSON object"),
-        ('{"a": NaN}', "not a JSON object"),
-        ('{"a": 1}, "n_predict": 9', "not a JSON object"),
-        ('{"a":' * 3000 + "1" + "}" * 3000, "nested too deeply"),
-        ('{"a": "\ud800"}', "not a JSON object"),
-    ],
-    ids=["empty", "null", "list", "two", "nan", "injection", "deep", "surrogate"],
-)
-def test_a_schema_that_is_no_json_object_is_refused(text, words):
-    with pytest.raises(FieldInvalid, match=words) as refusal:
-        generation_call(request(response_format=ResponseFormat(ResponseFormatKind.JSON_SCHEMA, text)))
-    assert refusal.value.field == "response_format.schema_json"
-    if text:
-        with pytest.raises(FieldInvalid, match=words) as refusal:
-            generation_call(request(tools=(Tool("f", "", "{}"), Tool("g", "", text))))
-        assert refusal.value.field == "chat.tools[1].parameters_json"
 
 
 @given(st.text())

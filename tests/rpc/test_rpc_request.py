@@ -109,7 +109,7 @@ REFUSALS = {
     ),
     "negative top_k": (
         ask(sampling=pb.Sampling(top_k=-1)),
-        "sampling.top_k: -1 is out of range; use 0 to 1e+06.",
+        "sampling.top_k: -1 is out of range; use 0 to 1,000,000.",
     ),
     "bias": (
         ask(sampling=pb.Sampling(logit_bias={5: 101})),

@@ -97,13 +97,6 @@ class EngineStructure(OneModel):
         events = await answer(model, ask("What is the weather in Paris?", tools=(tool,), max_reply_tokens=50))
         assert finish_of(events)
 
-    @pytest.mark.parametrize("arguments", ['{"city": ', "[1", '{"a":1} {"b":2}', '"text"', "\ud800"])
-    async def test_arguments_that_are_no_json_object_are_refused(self, model, arguments):
-        call = Message(Role.ASSISTANT, (ToolCallPart("1", "get_weather", arguments),))
-        result = Message(Role.TOOL, (ToolResultPart("1", "get_weather", "{}"),))
-        with pytest.raises(FieldInvalid, match=r"messages\[1\]"):
-            await answer(model, ask("What is the weather in Paris?", call, result, tools=(WEATHER,)))
-
     # Structure.
 
     async def test_a_json_object_is_one(self, model):
@@ -122,12 +115,7 @@ class EngineStructure(OneModel):
             '{"type": "banana"}',
             '{"$ref": "https://example.com/schema.json"}',
             '{"enum": []}',
-            '["not", "an", "object"]',
-            '{"type": "string"',
-            '{"type": "string"}, "max_tokens": 1',
-            "",
             '{"type": "string", "minLength": 1000000, "maxLength": 9000000}',
-            '{"type":"object","properties":{"a":' * 5000 + "{}" + "}}" * 5000,
         ],
         ids=lambda schema: schema[:24],
     )

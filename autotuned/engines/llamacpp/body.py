@@ -1,9 +1,9 @@
 """From a core request to the JSON that a llama.cpp server reads.
 
 ``model`` calls it for every request. Text that is JSON already (schemas, arguments) goes in byte for
-byte, because its order decides whether the engine finds its prefix again.
-Invariants: everything that a request asks for is in its body or refused here; a body is sound JSON
-whatever the client sent, and never so deep that it could overflow the engine's stack.
+byte, because its order decides whether the engine finds its prefix again; that it is one JSON object
+was checked where it came in.
+Invariant: everything that a request asks for is in its body or refused here.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _response_format(wanted: ResponseFormat) -> _Json:
         return {}
     if wanted.kind is ResponseFormatKind.JSON_OBJECT:
         return {"response_format": {"type": "json_object"}}
-    schema = _json_object("response_format.schema_json", wanted.schema_json)
+    schema = msgspec.Raw(wanted.schema_json.encode())
     return {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
 
 
@@ -149,7 +149,7 @@ def _chat(chat: ChatInput) -> _Json:
         ]
     }
     if chat.tools:
-        body["tools"] = [_tool(index, tool) for index, tool in _offered(chat.tools, chat.tool_choice)]
+        body["tools"] = [_tool(tool) for tool in _offered(chat.tools, chat.tool_choice)]
         body["tool_choice"] = _tool_choice(chat.tool_choice)
         if chat.parallel_tool_calls is not None:
             body["parallel_tool_calls"] = chat.parallel_tool_calls
@@ -167,9 +167,7 @@ def _messages(index: int, message: Message) -> Iterator[_Json]:
     entry: _Json = {"role": message.role.value, "content": _content(message)}
     if reasoning := "".join(part.text for part in message.parts if isinstance(part, ReasoningPart)):
         entry["reasoning_content"] = reasoning
-    if calls := [
-        _tool_call(path, n, part) for n, part in enumerate(message.parts) if isinstance(part, ToolCallPart)
-    ]:
+    if calls := [_tool_call(part) for part in message.parts if isinstance(part, ToolCallPart)]:
         entry["tool_calls"] = calls
     yield entry
 
@@ -181,10 +179,8 @@ def _content(message: Message) -> str | list[_Json]:
     return texts[0] if texts else ""
 
 
-def _tool_call(path: str, number: int, part: ToolCallPart) -> _Json:
+def _tool_call(part: ToolCallPart) -> _Json:
     arguments = part.arguments_json or "{}"
-    # The engine parses the arguments for its template.
-    _json_object(f"{path}.parts[{number}].tool_call.arguments_json", arguments)
     return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}}
 
 
@@ -193,35 +189,24 @@ def _tool_result(part: ToolResultPart) -> _Json:
     return entry | {"name": part.name} if part.name else entry
 
 
-def _tool(index: int, tool: Tool) -> _Json:
+def _tool(tool: Tool) -> _Json:
     parameters = tool.parameters_json or '{"type":"object","properties":{}}'
     function = {
         "name": tool.name,
         "description": tool.description,
-        "parameters": _json_object(f"chat.tools[{index}].parameters_json", parameters),
+        "parameters": msgspec.Raw(parameters.encode()),
     }
     return {"type": "function", "function": function}
 
 
-def _offered(tools: Iterable[Tool], choice: ToolChoice) -> Iterator[tuple[int, Tool]]:
+def _offered(tools: Iterable[Tool], choice: ToolChoice) -> Iterator[Tool]:
     """The engine cannot be told which tool to call: it is offered that one alone, and must call one."""
     named = choice.mode is ToolChoiceMode.NAMED
-    return ((index, tool) for index, tool in enumerate(tools) if not named or tool.name == choice.name)
+    return (tool for tool in tools if not named or tool.name == choice.name)
 
 
 def _tool_choice(choice: ToolChoice) -> str:
     return "required" if choice.mode is ToolChoiceMode.NAMED else choice.mode.value
-
-
-def _json_object(field: str, text: str) -> msgspec.Raw:
-    """The text as it is, once it is known to be one JSON object that is not too deep."""
-    try:
-        msgspec.json.decode(text, type=dict[str, Any])
-    except RecursionError:
-        raise FieldInvalid(field, "it is nested too deeply; use fewer levels.") from None
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise FieldInvalid(field, f"it is not a JSON object ({error}); send JSON text.") from None
-    return msgspec.Raw(text.encode())
 
 
 def _json(body: _Json) -> bytes:
