@@ -61,7 +61,9 @@ def load(*, flags: Mapping[str, str], environment: Mapping[str, str], file: Path
 
 def describe() -> str:
     """Every option with its default, its range and its documentation, for ``--help-config``."""
-    folders = _default_folders(os.environ)
+    folders = _default_folders(
+        {name: text for name, text in os.environ.items() if not name.startswith(VARIABLE_PREFIX)}
+    )
     lines = [
         f"Options come from {_default_file()} (or the file that {_FILE_VARIABLE} or --config names);",
         "the environment overrides the file, and --set overrides both.",

@@ -35,12 +35,12 @@ def command(session: Session) -> int:
             {
                 "daemon_running": True,
                 "address": address,
-                "daemon": message_json(info),
+                "daemon": {**message_json(info), "log_file": _log_file(info)},
                 "snapshot": message_json(snapshot),
             }
         )
     else:
-        session.write(render(info, snapshot, address, _log(info), time.time()))
+        session.write(render(info, snapshot, address, _log_file(info), time.time()))
         if warning := version_mismatch(info.version, CLIENT_NAME):
             session.note(warning.message)
     return exits.DONE
@@ -54,22 +54,22 @@ def _not_running(session: Session, address: str) -> int:
     return exits.UNREACHABLE
 
 
-def _log(info: daemon_service_pb2.GetInfoResponse) -> str:
-    """Where the daemon logs. Its standard error is a file when a client started it; Linux tells which."""
+def _log_file(info: daemon_service_pb2.GetInfoResponse) -> str:
+    """Where the daemon logs; "" for a standard error that is no file. Linux tells which file it is."""
     if info.log_file:
         return info.log_file
     with contextlib.suppress(OSError):
         target = Path(f"/proc/{info.process_id}/fd/2").readlink()
         if target.is_file():
             return str(target)
-    return "standard error of the daemon"
+    return ""
 
 
 def render(
     info: daemon_service_pb2.GetInfoResponse,
     snapshot: system_service_pb2.Snapshot,
     address: str,
-    log: str,
+    log_file: str,
     now: float,
 ) -> str:
     """Names and values. ``now``: seconds since the epoch."""
@@ -88,7 +88,7 @@ def render(
             ("CPU", f"{snapshot.cpu_used_ratio:.0%} of {snapshot.cpu_cores_count} cores"),
             ("Data", info.data_directory),
             ("Runtime", info.runtime_directory),
-            ("Log", log),
+            ("Log", log_file or "standard error of the daemon"),
         )
     )
 

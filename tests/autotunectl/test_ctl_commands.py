@@ -159,12 +159,11 @@ def test_the_log_of_a_daemon_is_the_file_behind_its_standard_error(tmp_path):
     with log.open("w") as file:
         process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stderr=file)
     info = daemon_service_pb2.GetInfoResponse(process_id=process.pid)
-    expected = {str(log)} if sys.platform == "linux" else {"standard error of the daemon"}
-    assert {status._log(info)} == expected
+    assert status._log_file(info) == (str(log) if sys.platform == "linux" else "")
     process.communicate()
-    assert status._log(info) == "standard error of the daemon"
+    assert status._log_file(info) == ""
     info.log_file = "/chosen.log"
-    assert status._log(info) == "/chosen.log"
+    assert status._log_file(info) == "/chosen.log"
 
 
 def test_loading_what_is_loaded_says_so():
@@ -256,6 +255,14 @@ def test_status_of_a_running_daemon(ctl, daemon):
     assert printed["address"] == daemon.address
     assert printed["daemon"]["version"] == __version__
     assert printed["snapshot"]["memory_total_bytes"] == 8 << 30
+
+
+def test_status_tells_programs_the_same_log_as_people(ctl, daemon, monkeypatch):
+    monkeypatch.setattr(status, "_log_file", lambda _: "/state/autotuned.log")
+    assert json.loads(ctl("status", "--json").out)["daemon"]["log_file"] == "/state/autotuned.log"
+    monkeypatch.setattr(status, "_log_file", lambda _: "")
+    assert json.loads(ctl("status", "--json").out)["daemon"]["log_file"] == ""
+    assert ctl("status").out.endswith("Log       standard error of the daemon\n")
 
 
 def test_status_without_a_daemon_says_so_with_its_status(ctl, no_daemon):

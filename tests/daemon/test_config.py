@@ -238,3 +238,10 @@ def test_the_description_lists_everything_and_its_toml_loads(load):
         load("\n".join(line for line in toml.splitlines() if not line.startswith(("runtime", "state"))))
         == load()
     )
+
+
+def test_the_description_shows_defaults_whatever_the_environment_says(monkeypatch):
+    default = config.describe()
+    for variable in ("AUTOTUNE_DATA_DIR", "AUTOTUNE_RUNTIME_DIR", "AUTOTUNE_STATE_DIR"):
+        monkeypatch.setenv(variable, "/elsewhere")
+    assert config.describe() == default
