@@ -100,6 +100,8 @@ async def run(
         socket = socket_path(settings.paths.runtime)
         stack.enter_context(InstanceLock(settings.paths.runtime))
         _handle_signals(stop, stack)
+        backstop = _backstop(settings.daemon.drain_seconds + BACKSTOP_SECONDS)
+        stack.callback(backstop.cancel)  # when all else is closed
         daemon = await _build(settings, parts, stop, stack)
         await daemon.server.bind(socket)
         stack.callback(socket.unlink, missing_ok=True)
@@ -112,8 +114,9 @@ async def run(
         _log.info("serving", extra=fields(version=__version__, socket=socket, seconds=daemon.startup_seconds))
         on_serving()
         await stop.wait()
+        backstop.start()
         notify("STOPPING=1", os.environ)
-        await _shut_down(daemon, settings)
+        await _shut_down(daemon, settings.daemon.drain_seconds)
     _log.info("stopped")
 
 
@@ -209,22 +212,22 @@ def _jobs(daemon: _Daemon, clock: Clock) -> Sequence[Job]:
     return (Job("prune-records", PRUNE_EVERY_SECONDS, prune),)
 
 
-async def _shut_down(daemon: _Daemon, settings: Settings) -> None:
-    """Refuses, drains and closes, under one deadline; a thread ends the process if that hangs."""
-    drain_seconds = settings.daemon.drain_seconds
-    backstop = threading.Timer(drain_seconds + BACKSTOP_SECONDS, os._exit, (1,))
-    backstop.daemon = True
-    backstop.start()
-    try:
-        _log.info("stopping", extra=fields(active_requests=daemon.inference.active_requests_count))
-        await daemon.server.refuse()
-        daemon.inference.refuse_new_work()
-        daemon.system.end_watches()
-        await daemon.inference.drain(drain_seconds)
-        await daemon.models.close()
-        await daemon.server.stop(1.0)
-    finally:
-        backstop.cancel()
+async def _shut_down(daemon: _Daemon, drain_seconds: float) -> None:
+    """Refuses, drains and closes what serves."""
+    _log.info("stopping", extra=fields(active_requests=daemon.inference.active_requests_count))
+    await daemon.server.refuse()
+    daemon.inference.refuse_new_work()
+    daemon.system.end_watches()
+    await daemon.inference.drain(drain_seconds)
+    await daemon.models.close()
+    await daemon.server.stop(1.0)
+
+
+def _backstop(seconds: float) -> threading.Timer:
+    """Started when the shutdown begins, it ends the process where engines, disk or clients hang."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    return timer
 
 
 def _handle_signals(stop: asyncio.Event, stack: AsyncExitStack) -> None:

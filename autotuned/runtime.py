@@ -57,6 +57,11 @@ def prepare_runtime_folder(path: Path) -> None:
             f"The runtime folder {path} has a path of {size_bytes} bytes, and sockets in it allow for "
             f"{room_bytes}; set AUTOTUNE_RUNTIME_DIR to a shorter one, such as /tmp/autotune."
         )
+    if "%" in str(path):
+        raise RuntimeFolderUnusable(
+            f"The runtime folder {path} has a percent sign in its path, which the addresses of sockets "
+            "cannot have; set AUTOTUNE_RUNTIME_DIR to another one."
+        )
     try:
         for folder in reversed([each for each in (path, *path.parents) if not each.exists()]):
             with suppress(FileExistsError):

@@ -235,3 +235,14 @@ def test_a_lock_that_cannot_be_taken(runtime: Path):
     with pytest.raises(RuntimeFolderUnusable, match="cannot be taken"):
         InstanceLock(runtime).__enter__()
     assert not (runtime / "elsewhere").exists()
+
+
+def test_a_percent_sign_in_the_path_is_refused_because_addresses_would_read_it_as_an_escape(tmp_path):
+    folder = tmp_path / "a%20b"
+    with pytest.raises(RuntimeFolderUnusable) as refusal:
+        prepare_runtime_folder(folder)
+    assert str(refusal.value) == (
+        f"The runtime folder {folder} has a percent sign in its path, which the addresses of sockets cannot have; "
+        "set AUTOTUNE_RUNTIME_DIR to another one."
+    )
+    assert not folder.exists()
