@@ -7,13 +7,17 @@ from autotuned.core.ports import Capabilities
 from autotuned.policy.prompt import has_images
 
 
-def refusal(request: GenerationRequest, capabilities: Capabilities) -> str:
-    """Why the engine cannot do it, as a clause without a full stop; empty when it can."""
+# What a chat template says when it can make its model think, or not.
+_REASONING_WORDS = ("enable_thinking", "reasoning_effort", "<think>")
+
+
+def refusal(request: GenerationRequest, capabilities: Capabilities, chat_template: str) -> str:
+    """Why engine or model cannot do it, as a clause without a full stop; empty when they can."""
     if isinstance(request.input, RawPrompt):
         problem = "" if capabilities.raw_prompt else "raw prompts are not supported; send a chat"
     else:
         problem = chat_refusal(request.input, capabilities)
-    return problem or _answer_refusal(request, capabilities)
+    return problem or _answer_refusal(request, capabilities) or _reasoning_refusal(request, chat_template)
 
 
 def chat_refusal(chat: ChatInput, capabilities: Capabilities) -> str:
@@ -33,3 +37,12 @@ def _answer_refusal(request: GenerationRequest, capabilities: Capabilities) -> s
     if request.reasoning_effort not in {None, ReasoningEffort.NONE} and not capabilities.reasoning:
         return "reasoning effort is not supported; leave it out"
     return ""
+
+
+def _reasoning_refusal(request: GenerationRequest, chat_template: str) -> str:
+    """An effort that no template reads would change nothing; a raw prompt meets no template."""
+    if request.reasoning_effort in {None, ReasoningEffort.NONE} or isinstance(request.input, RawPrompt):
+        return ""
+    if any(word in chat_template for word in _REASONING_WORDS):
+        return ""
+    return "this model does not reason; leave the reasoning effort out"

@@ -132,7 +132,8 @@ class Inference:
             await asyncio.wait(self._records)
 
     def _refuse_at_once(self, request: GenerationRequest, entry: ModelEntry) -> None:
-        self._refuse(refusal(request, self._capabilities(entry)), entry)
+        template = entry.facts.chat_template if entry.facts else ""
+        self._refuse(refusal(request, self._capabilities(entry), template), entry)
         facts = entry.facts
         least_tokens = sizing.least_prompt_tokens(prompt_bytes(request.input))
         if facts is not None and 0 < facts.train_context_tokens <= least_tokens:

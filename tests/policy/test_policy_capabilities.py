@@ -23,6 +23,7 @@ from autotuned.core.ports import Capabilities
 from autotuned.policy.capabilities import refusal
 
 EVERYTHING = Capabilities(**{field.name: True for field in fields(Capabilities)})
+THINKS = "{% if enable_thinking %}<think>{% endif %}"
 HELLO = ChatInput((Message(Role.USER, (TextPart("Hello"),)),))
 PLAIN = GenerationRequest(model="", input=HELLO)
 CASES = {
@@ -38,9 +39,9 @@ CASES = {
 @pytest.mark.parametrize("capability", CASES)
 def test_a_missing_capability_refuses_what_needs_it_and_only_that(capability):
     without = replace(EVERYTHING, **{capability: False})
-    assert "not supported" in refusal(CASES[capability], without)
-    assert refusal(CASES[capability], EVERYTHING) == ""
-    assert refusal(PLAIN, without) == ""
+    assert "not supported" in refusal(CASES[capability], without, THINKS)
+    assert refusal(CASES[capability], EVERYTHING, THINKS) == ""
+    assert refusal(PLAIN, without, THINKS) == ""
 
 
 @pytest.mark.parametrize("capability", ["json_schema", "logprobs", "reasoning"])
@@ -48,3 +49,12 @@ def test_what_is_asked_of_an_answer_is_refused_for_raw_prompts_too(capability):
     asked = replace(CASES[capability], input=RawPrompt("Once"))
     assert "not supported" in refusal(asked, replace(EVERYTHING, **{capability: False}))
     assert refusal(asked, EVERYTHING) == ""
+
+
+def test_an_effort_that_no_template_reads_is_refused():
+    effort = CASES["reasoning"]
+    assert (
+        refusal(effort, EVERYTHING, "plain") == "this model does not reason; leave the reasoning effort out"
+    )
+    assert refusal(replace(effort, reasoning_effort=ReasoningEffort.NONE), EVERYTHING, "plain") == ""
+    assert refusal(replace(effort, input=RawPrompt("Once")), EVERYTHING, "plain") == ""
