@@ -6,7 +6,6 @@ from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt, Reasoni
 from autotuned.core.ports import Capabilities
 from autotuned.policy.prompt import has_images
 
-
 # What a chat template says when it can make its model think, or not.
 _REASONING_WORDS = ("enable_thinking", "reasoning_effort", "<think>")
 

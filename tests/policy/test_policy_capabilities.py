@@ -47,8 +47,8 @@ def test_a_missing_capability_refuses_what_needs_it_and_only_that(capability):
 @pytest.mark.parametrize("capability", ["json_schema", "logprobs", "reasoning"])
 def test_what_is_asked_of_an_answer_is_refused_for_raw_prompts_too(capability):
     asked = replace(CASES[capability], input=RawPrompt("Once"))
-    assert "not supported" in refusal(asked, replace(EVERYTHING, **{capability: False}))
-    assert refusal(asked, EVERYTHING) == ""
+    assert "not supported" in refusal(asked, replace(EVERYTHING, **{capability: False}), THINKS)
+    assert refusal(asked, EVERYTHING, THINKS) == ""
 
 
 def test_an_effort_that_no_template_reads_is_refused():
