@@ -37,10 +37,11 @@ _log = logging.getLogger(__name__)
 class Residence:
     """A loaded model with the plan that it was loaded by, in the shape that was really applied.
 
-    ``loaded_at`` is seconds since the epoch.
+    ``need`` is what that plan was made for; ``loaded_at`` is seconds since the epoch.
     """
 
     loaded: LoadedModel
+    need: Need
     plan: Plan
     loaded_at: float
     loaded_at_monotonic: float
@@ -290,7 +291,7 @@ class ModelActor:
             _fail(head.granted, error)
             return True
         if residence is None:
-            self._begin(partial(self._load, self._widest_plan(plan, None)))
+            self._begin(partial(self._load, *self._widest(head.need, plan, None)))
             return False
         if plan.action is PlanAction.REUSE:
             self._asking.popleft()
@@ -298,25 +299,27 @@ class ModelActor:
             head.granted.set_result(self._lease(residence, self._plan_of(residence, plan, head), waited))
             return True
         if not self._leases:
-            self._begin(partial(self._reload, residence, self._widest_plan(plan, residence.loaded.shape)))
+            widest = self._widest(head.need, plan, residence.loaded.shape)
+            self._begin(partial(self._reload, residence, *widest))
         return False
 
     def _plan_of(self, residence: Residence, plan: Plan, head: _Acquisition) -> Plan:
-        """Whoever waited for the load is told the load's own plan: that is the decision made for it."""
-        return residence.plan if residence.loaded_at_monotonic >= head.asked_at else plan
+        """Whoever the load was planned for is told that plan; the others, that it holds them, too."""
+        waited_for_it = residence.loaded_at_monotonic >= head.asked_at
+        return residence.plan if waited_for_it and residence.need == head.need else plan
 
-    def _widest_plan(self, plan: Plan, loaded: LoadShape | None) -> Plan:
-        """The plan of whoever among the waiting needs the most, so that one load serves them all."""
+    def _widest(self, need: Need, plan: Plan, loaded: LoadShape | None) -> tuple[Need, Plan]:
+        """Need and plan of whoever among the waiting needs the most, so that one load serves them all."""
         for asking in self._asking:
             if not isinstance(asking, _Acquisition):
-                return plan
+                break
             try:
                 other = self._planner(asking.need, loaded)
             except AutotuneError:
                 continue
             if other.shape.context_tokens > plan.shape.context_tokens:
-                plan = other
-        return plan
+                need, plan = asking.need, other
+        return need, plan
 
     def _begin(self, transition: Callable[[], Awaitable[None]]) -> None:
         self._progress = LoadProgress(LoadPhase.STARTING, 0.0)
@@ -339,7 +342,7 @@ class ModelActor:
             self._transition = None
         self._advance()
 
-    async def _load(self, plan: Plan) -> None:
+    async def _load(self, need: Need, plan: Plan) -> None:
         """Loads, after a pause where incarnation after incarnation crashed."""
         since_crash = self._clock.monotonic() - self._crashed_at_monotonic
         delay = restart.delay_seconds(self._crashes) - since_crash
@@ -349,15 +352,16 @@ class ModelActor:
                 extra=fields(model=self.entry.id, crashes=self._crashes, seconds=delay),
             )
             await asyncio.sleep(delay)
-        await self._load_now(plan)
+        await self._load_now(need, plan)
 
-    async def _load_now(self, plan: Plan) -> None:
+    async def _load_now(self, need: Need, plan: Plan) -> None:
         started = self._clock.monotonic()
         loaded = await self._engine.load(self.entry, plan.shape, self._tell_progress)
         now = self._clock.monotonic()
         self._failed = False
         self._residence = Residence(
             loaded=loaded,
+            need=need,
             plan=replace(plan, shape=loaded.shape),
             loaded_at=self._clock.now(),
             loaded_at_monotonic=now,
@@ -383,9 +387,9 @@ class ModelActor:
         if not asked.done.done():
             asked.done.set_result(True)
 
-    async def _reload(self, residence: Residence, plan: Plan) -> None:
+    async def _reload(self, residence: Residence, need: Need, plan: Plan) -> None:
         await self._end(residence)
-        await self._load_now(plan)
+        await self._load_now(need, plan)
 
     async def _end(self, residence: Residence) -> None:
         """Until its memory is free the model counts as resident, and as draining."""

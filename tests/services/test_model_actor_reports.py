@@ -223,3 +223,20 @@ async def test_the_pause_before_a_load_begins_with_the_crash(stage, monkeypatch)
     patient.clock.seconds += 30.0
     await patient.lease()
     await patient.actor.close()
+
+
+async def test_nobody_is_told_the_reasons_of_somebody_elses_need(stage):
+    small, large = await stage.ask(SMALL), await stage.ask(LARGE)
+    await stage.finish_load()  # one load, in the shape of the first
+    first = await small
+    assert first.plan.action is PlanAction.LOAD
+    third = await stage.ask(SMALL)
+    first.release()
+    await settle()
+    await stage.finish_load()
+    grown, reused = (await large).plan, (await third).plan
+    assert (grown.action, reused.action) == (PlanAction.GROW, PlanAction.REUSE)
+    assert grown.shape == reused.shape
+    told = " ".join(reason.text for reason in reused.reasons)
+    assert f"{SMALL.prompt_tokens:,} prompt tokens" in told
+    assert f"{LARGE.prompt_tokens:,} prompt tokens" not in told
