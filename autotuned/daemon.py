@@ -47,7 +47,7 @@ from autotuned.storage.requests import SqliteRequestLog
 BACKSTOP_SECONDS = 5.0
 # How long finished requests are remembered.
 RECORDS_KEPT_SECONDS = 90 * 24 * 3600.0
-PRUNE_EVERY_SECONDS = 24 * 3600.0
+PRUNE_EVERY_SECONDS = 3600.0
 
 _log = logging.getLogger(__name__)
 

@@ -64,7 +64,7 @@ class Turns:
     async def _wait(self, on_position: Callable[[int], None]) -> None:
         if len(self._waiting) >= self._settings.max_waiting:
             raise QueueFull(
-                f'{len(self._waiting)} requests already wait for "{self._model}", which is the limit; '
+                f'The queue of "{self._model}" is full at its limit of {self._settings.max_waiting} waiting; '
                 f"try again in a few seconds or raise queue.max_waiting.",
                 retry_seconds=RETRY_SECONDS,
                 model=self._model,

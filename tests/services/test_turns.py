@@ -73,7 +73,7 @@ async def test_a_full_queue_refuses_with_the_sentence_and_the_numbers():
         async with turns.turn(lambda _: None):
             pytest.fail("a turn was granted")
     assert caught.value.message == (
-        '1 requests already wait for "pocket", which is the limit; '
+        'The queue of "pocket" is full at its limit of 1 waiting; '
         "try again in a few seconds or raise queue.max_waiting."
     )
     assert caught.value.metadata == {"model": "pocket", "maxWaiting": "1"}
