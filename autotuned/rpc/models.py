@@ -13,7 +13,7 @@ from autotuned.core.model import LoadProgress
 from autotuned.rpc.paging import page
 from autotuned.rpc.request import profile_name
 from autotuned.rpc.response import load_progress, model_message, plan_message, running_model_message
-from autotuned.services.model_actor import Lease
+from autotuned.services.lease import Lease
 from autotuned.services.models import Models
 from autotuned.services.system import System
 
@@ -75,7 +75,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         try:
             while (progress := await steps.get()) is not None:
                 yield model_service_pb2.LoadModelResponse(progress=load_progress(progress))
-            yield self._loaded(load.result())
+            yield await self._loaded(load.result())
         finally:
             load.cancel()
             load.add_done_callback(_give_back)
@@ -92,10 +92,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             freed_memory_bytes=freed_bytes,
         )
 
-    def _loaded(self, lease: Lease) -> model_service_pb2.LoadModelResponse:
+    async def _loaded(self, lease: Lease) -> model_service_pb2.LoadModelResponse:
         """What was loaded, once this call uses it no more."""
         lease.release()
-        running = self._system.running_model(lease.actor)
+        running = self._system.running_model(await self._models.actor(lease.model_id))
         return model_service_pb2.LoadModelResponse(
             loaded=model_service_pb2.LoadedModel(
                 running_model=running_model_message(running), plan=plan_message(lease.plan)

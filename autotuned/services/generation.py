@@ -31,8 +31,9 @@ from autotuned.core.record import RequestRecord
 from autotuned.policy import sizing
 from autotuned.policy.profiles import PROFILES, reply_room, with_defaults
 from autotuned.policy.prompt import messages_count, prompt_bytes
+from autotuned.services.lease import Lease
 from autotuned.services.mailbox import Mailbox
-from autotuned.services.model_actor import Lease, ModelActor
+from autotuned.services.model_actor import ModelActor
 from autotuned.services.turns import Turns
 
 _NOTHING = EngineFinished(FinishReason.STOP, Usage(0, 0, 0), 0.0, 0.0)

@@ -17,8 +17,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 from autotuned.core.errors import AutotuneError, ModelLoadFailed, ShuttingDown
 from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry, ModelState
@@ -26,51 +24,12 @@ from autotuned.core.plan import LoadShape, Need, Plan, PlanAction
 from autotuned.core.ports import Clock, Engine, LoadedModel
 from autotuned.log import fields
 from autotuned.policy import restart
+from autotuned.services.lease import Lease, Residence
 
 Planner = Callable[[Need, LoadShape | None], Plan]
 OnProgress = Callable[[LoadProgress], None]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Residence:
-    """A loaded model with the plan that it was loaded by, in the shape that was really applied.
-
-    ``need`` is what that plan was made for; ``loaded_at`` is seconds since the epoch.
-    """
-
-    loaded: LoadedModel
-    need: Need
-    plan: Plan
-    loaded_at: float
-    loaded_at_monotonic: float
-    load_seconds: float
-
-
-class Lease:
-    """The right to use a loaded model; while it is held the model stays. Use it as a context manager."""
-
-    def __init__(self, *, residence: Residence, plan: Plan, waited_seconds: float, actor: ModelActor) -> None:
-        self.loaded = residence.loaded
-        self.plan = plan
-        self.waited_seconds = waited_seconds
-        self.actor = actor
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Gives the model back. Safe to call twice."""
-        self.actor.give_back(self)
 
 
 @dataclass(slots=True, eq=False)
@@ -209,8 +168,7 @@ class ModelActor:
             await loaded.unload()
             await asyncio.wait([watch])
 
-    def give_back(self, lease: Lease) -> None:
-        """Ends a lease; ``Lease.release`` calls it."""
+    def _give_back(self, lease: Lease) -> None:
         if lease not in self._leases:
             return
         self._leases.remove(lease)
@@ -244,7 +202,13 @@ class ModelActor:
         return bool(self._asking) and bool(self._leases)
 
     def _lease(self, residence: Residence, plan: Plan, waited_seconds: float) -> Lease:
-        lease = Lease(residence=residence, plan=plan, waited_seconds=waited_seconds, actor=self)
+        lease = Lease(
+            model_id=self.entry.id,
+            residence=residence,
+            plan=plan,
+            waited_seconds=waited_seconds,
+            give_back=self._give_back,
+        )
         self._leases.add(lease)
         self.last_used_at = self._clock.now()
         return lease

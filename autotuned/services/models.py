@@ -20,7 +20,8 @@ from autotuned.core.ports import Clock, Engine, Machine
 from autotuned.core.settings import ModelSettings
 from autotuned.policy.plan import ShapeDefaults, plan
 from autotuned.policy.profiles import PROFILES, reply_room
-from autotuned.services.model_actor import Lease, ModelActor, OnProgress
+from autotuned.services.lease import Lease
+from autotuned.services.model_actor import ModelActor, OnProgress
 
 
 @dataclass(frozen=True, slots=True)
