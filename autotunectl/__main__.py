@@ -31,7 +31,8 @@ def main() -> int:
 def _keep_interrupt(unraisable: UnraisableHookArgs) -> None:
     """Ctrl-C in a callback, where Python cannot raise it and would print it, comes again a moment later."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        _thread.interrupt_main()
+        # From this thread it would come at once, inside the hook, and be lost.
+        _thread.start_new_thread(_thread.interrupt_main, ())
     else:
         sys.__unraisablehook__(unraisable)
 

@@ -65,16 +65,28 @@ class SlashCompleter(Completer):
                     yield Completion(name, start_position=-len(typed), display_meta=text)
 
 
+def key_bindings() -> KeyBindings:
+    """Alt-Enter begins a new line, Ctrl-C gives the entry up."""
+    bindings = KeyBindings()
+
+    @bindings.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    # The ones that come by default raise when Ctrl-C is pressed again before the prompt has gone.
+    @bindings.add("c-c")
+    @bindings.add("<sigint>")
+    def _(event: KeyPressEvent) -> None:
+        if event.app.future is not None and not event.app.future.done():
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    return bindings
+
+
 class Prompt:
     """Reads lines at the terminal."""
 
     def __init__(self, history_folder: Path) -> None:
-        bindings = KeyBindings()
-
-        @bindings.add("escape", "enter")
-        def _(event: KeyPressEvent) -> None:
-            event.current_buffer.insert_text("\n")
-
         self._session: PromptSession[str] = PromptSession(
             history=open_history(history_folder),
             completer=SlashCompleter(),
@@ -82,7 +94,7 @@ class Prompt:
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
             reserve_space_for_menu=0,
-            key_bindings=bindings,
+            key_bindings=key_bindings(),
             enable_suspend=True,
             # Standard output may be a file while the person sits at a terminal.
             output=create_output(always_prefer_tty=True),

@@ -217,6 +217,28 @@ def test_ctrl_c_at_any_moment_leaves_no_trace(daemon, moment_milliseconds):
     assert (process.returncode in {0, 130}, err.strip().decode().split("\n")) == (True, [""])
 
 
+IN_A_CALLBACK = """
+import sys, threading
+import autotunectl.__main__ as program
+
+class Callback:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+sys.unraisablehook = program._keep_interrupt
+try:
+    Callback()
+    threading.Event().wait(30)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_in_a_callback_is_not_lost():
+    result = subprocess.run([sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("interrupted\n", "")
+
+
 def test_the_sentence_for_a_lost_daemon_is_that_of_the_library(ctl, daemon):
     assert issubclass(errors.DaemonNotRunning, errors.DaemonUnreachable)
     daemon.refusal = rich_status(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", "The daemon is shutting down.")

@@ -10,13 +10,16 @@ import grpc
 import pytest
 from autotune.client import Client
 from autotune.v1 import chat_pb2, model_pb2
+from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
 from autotunectl.chat import repl as repl_module
 from autotunectl.chat.conversation import Conversation
-from autotunectl.chat.prompt import PrivateHistory, SlashCompleter, open_history
+from autotunectl.chat.prompt import PrivateHistory, SlashCompleter, key_bindings, open_history
 from autotunectl.chat.repl import Repl
 from autotunectl.chat.screen import Screen
 from autotunectl.chat.slash import COMMANDS, ReplState, Slash
@@ -300,3 +303,17 @@ def test_a_history_that_fails_later_does_not_disturb(tmp_path):
     kept.store_string("bad \udcff")
     kept.store_string("good")
     assert next(iter(kept.load_history_strings())) == "good"
+
+
+async def test_ctrl_c_may_come_again_before_the_prompt_has_gone():
+    with create_pipe_input() as keys:
+        session = PromptSession(key_bindings=key_bindings(), input=keys, output=DummyOutput())
+        interrupt = session.app.key_processor.send_sigint
+
+        def twice() -> None:
+            interrupt()
+            interrupt()
+
+        with pytest.raises(KeyboardInterrupt):
+            await session.prompt_async("> ", pre_run=twice)
+        interrupt()
