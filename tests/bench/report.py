@@ -62,6 +62,11 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _figure(value: float) -> str:
+    """Three digits that matter."""
+    return f"{round(value, -3):,.0f}" if value >= 10_000 else f"{value:.3g}"
+
+
 def show(title: str, rows: Sequence[Row]) -> None:
     print(f"\n{title}\n")
     print("| measured | value | target | |")
@@ -69,7 +74,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
     for row in rows:
         sign = ">=" if row.at_least else "<"
         target = "" if row.target is None else f"{sign} {row.target:,g} {row.unit}"
-        print(f"| {row.name} | {row.value:,.4g} {row.unit} | {target} | {row.verdict} |")
+        print(f"| {row.name} | {_figure(row.value)} {row.unit} | {target} | {row.verdict} |")
 
 
 def save(sections: dict[str, Sequence[Row]]) -> Path:
