@@ -12,6 +12,7 @@ from tests.bench.report import Row, median
 
 STARTS = 10
 COMMANDS = 20
+SETTLE_SECONDS = 2.0
 IDLE_SECONDS = 20.0
 
 
@@ -32,7 +33,7 @@ def measure() -> list[Row]:
         watched = {
             name: psutil.Process(process.pid) for name, process in (("daemon", daemon), ("shim", shim))
         }
-        time.sleep(2.0)
+        time.sleep(SETTLE_SECONDS)
         before = {name: cpu_seconds(process) for name, process in watched.items()}
         time.sleep(IDLE_SECONDS)
         used = {

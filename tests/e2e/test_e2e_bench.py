@@ -1,0 +1,39 @@
+"""The benchmarks run, at a size that measures nothing: no figure is asserted here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.bench import footprint, latency, report, streaming
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(latency, "ROUNDS", 3)
+    monkeypatch.setattr(latency, "WARM_UP_ROUNDS", 1)
+    monkeypatch.setattr(streaming, "TOKENS", 500)
+    monkeypatch.setattr(streaming, "ROUNDS", 1)
+    monkeypatch.setattr(footprint, "STARTS", 1)
+    monkeypatch.setattr(footprint, "COMMANDS", 1)
+    monkeypatch.setattr(footprint, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(footprint, "IDLE_SECONDS", 0.1)
+
+
+@pytest.mark.parametrize("section", [latency, streaming, footprint], ids=lambda module: module.__name__)
+def test_a_section_measures_prints_and_saves(section, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(report, "OUTPUT", tmp_path)
+    rows = section.measure()
+    report.show("Section", rows)
+    printed = capsys.readouterr().out
+    assert all(row.name in printed for row in rows)
+    saved = json.loads(report.save({"Section": rows}).read_text())
+    assert [row["name"] for row in saved["sections"]["Section"]] == [row.name for row in rows]
+
+
+def test_a_target_is_met_or_missed():
+    assert report.Row("x", 1.0, "ms", 2).verdict == "met"
+    assert report.Row("x", 2.0, "ms", 2).verdict == "MISSED"
+    assert report.Row("x", 2.0, "tokens/s", 2, at_least=True).verdict == "met"
+    assert report.Row("x", 2.0, "ms").verdict == ""
