@@ -1,9 +1,17 @@
-"""One question and its answer: streams it to the screen, and lets Ctrl-C stop the answer alone."""
+"""One question and its answer: streams it to the screen, and lets Ctrl-C stop the answer alone.
+
+Invariant: while a call begins, Ctrl-C raises nothing. An exception out of nowhere inside gRPC can leave
+a call behind that nobody ends, and closing the channel waits for it for ever.
+"""
 
 from __future__ import annotations
 
+import math
+import signal
 import sys
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +24,9 @@ if TYPE_CHECKING:
     from autotune.v1 import inference_service_pb2
 
     from autotunectl.session import Session
+
+
+PATIENCE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +50,38 @@ def answer(session: Session, client: Client, request: inference_service_pb2.Gene
         is_terminal=sys.stdout.isatty(),
     )
     interrupted = False
-    try:
-        with closing(client.generate(request)) as events:
-            for event in events:
-                builder.add(event)
-                if not session.json:
-                    screen.show(event)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        screen.end()
+    with closing(client.generate(request)) as events:
+
+        def stop() -> None:
+            nonlocal interrupted
+            interrupted = True
+            events.close()
+
+        try:
+            with ctrl_c_calls(stop):
+                for event in events:
+                    builder.add(event)
+                    if not session.json:
+                        screen.show(event)
+        finally:
+            screen.end()
     return Answer(builder.reply(), interrupted)
+
+
+@contextmanager
+def ctrl_c_calls(stop: Callable[[], None]) -> Iterator[None]:
+    """Until the end of the block Ctrl-C calls ``stop``; after a while in vain it raises KeyboardInterrupt."""
+    vain_at = math.inf
+
+    def handle(_number: int, _frame: object) -> None:
+        nonlocal vain_at
+        if time.monotonic() > vain_at:  # perhaps nobody reads what is written
+            raise KeyboardInterrupt
+        vain_at = min(vain_at, time.monotonic() + PATIENCE_SECONDS)
+        stop()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

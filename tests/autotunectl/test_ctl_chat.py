@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 
 import grpc
@@ -13,6 +14,7 @@ from autotune.v1 import chat_pb2, inference_service_pb2, model_pb2
 from autotunectl.chat import question
 from autotunectl.chat.numbers import conversation_numbers, numbers_text
 from autotunectl.chat.screen import Screen, StatusLine, queued_text
+from autotunectl.chat.turn import ctrl_c_calls
 from autotunectl.output import Style
 from tests.fakes.fake_daemon import delta, fail_with, finished, queued, rich_status, say, started
 
@@ -235,3 +237,21 @@ def test_a_file_gets_the_answer_as_it_came_without_thoughts(capsys):
         screen.show(event)
     screen.end()
     assert capsys.readouterr() == ("a\x1bb\n", "")
+
+
+def test_ctrl_c_stops_a_call_without_an_exception_from_nowhere():
+    stops = []
+    before = signal.getsignal(signal.SIGINT)
+    with ctrl_c_calls(lambda: stops.append("stop")):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert stops == ["stop", "stop"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_that_did_not_help_raises_the_next_time(monkeypatch):
+    monkeypatch.setattr("autotunectl.chat.turn.PATIENCE_SECONDS", -1.0)
+    with ctrl_c_calls(lambda: None):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

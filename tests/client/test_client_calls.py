@@ -147,6 +147,19 @@ def test_closing_a_blocking_stream_cancels_the_call(daemon):
         assert daemon.cancelled.wait(DEADLINE_SECONDS)
 
 
+def test_a_blocking_stream_can_be_closed_while_it_waits(daemon):
+    daemon.script = endless(daemon)
+    with Client(daemon.address) as client:
+        events = client.generate(chat_request("hello"))
+        next(events)
+        assert next(events).delta.text == "Once"
+        closing_thread = threading.Timer(0.05, events.close)
+        closing_thread.start()
+        assert list(events) == []
+        assert daemon.cancelled.wait(DEADLINE_SECONDS)
+        closing_thread.join()
+
+
 async def test_closing_an_asyncio_stream_cancels_the_call(daemon):
     daemon.script = endless(daemon)
     async with AsyncClient(daemon.address) as client:

@@ -6,7 +6,7 @@ alone, and a stream that is closed or left early cancels its call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ from autotune.requests import (
     unload_model_request,
     watch_snapshots_request,
 )
+from autotune.stream import EventStream
 from autotune.v1 import (
     daemon_service_pb2,
     daemon_service_pb2_grpc,
@@ -76,7 +77,7 @@ class Client:
 
     def generate(
         self, request: inference_service_pb2.GenerateRequest, timeout_seconds: float | None = None
-    ) -> Generator[inference_service_pb2.GenerateResponse, None, None]:
+    ) -> EventStream[inference_service_pb2.GenerateResponse]:
         """Yields Queued*, Started, Delta*, Finished. Close the generator to stop the answer."""
         return self._stream(self._inference.Generate, request, timeout_seconds)
 
@@ -135,7 +136,7 @@ class Client:
 
     def load_model(
         self, request: model_service_pb2.LoadModelRequest, timeout_seconds: float | None = None
-    ) -> Generator[model_service_pb2.LoadModelResponse, None, None]:
+    ) -> EventStream[model_service_pb2.LoadModelResponse]:
         """Yields progress, then ``loaded``. Closing the generator does not stop the load."""
         return self._stream(self._models.LoadModel, request, timeout_seconds)
 
@@ -157,7 +158,7 @@ class Client:
 
     def watch_snapshots(
         self, interval_seconds: float = 1.0
-    ) -> Generator[system_service_pb2.WatchSnapshotsResponse, None, None]:
+    ) -> EventStream[system_service_pb2.WatchSnapshotsResponse]:
         """Yields snapshots and heartbeats until it is closed."""
         return self._stream(self._system.WatchSnapshots, watch_snapshots_request(interval_seconds), None)
 
@@ -186,11 +187,7 @@ class Client:
 
     def _stream(
         self, method: Callable[..., Any], request: object, timeout_seconds: float | None
-    ) -> Generator[Any, None, None]:
-        call = method(request, timeout=timeout_seconds, metadata=self._metadata)
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address) from None
-        finally:
-            call.cancel()  # ends the call when the caller leaves early; nothing for one that has ended
+    ) -> EventStream[Any]:
+        return EventStream(
+            lambda: method(request, timeout=timeout_seconds, metadata=self._metadata), self.address
+        )
