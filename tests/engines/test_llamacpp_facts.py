@@ -1,12 +1,14 @@
 """What planning is told of a model, from its metadata."""
 
+from dataclasses import replace
+
 import pytest
 
 from autotuned.core.errors import ModelInvalid
-from autotuned.core.model import ModelFacts
 from autotuned.engines.gguf import read_header
 from autotuned.engines.llamacpp.discovery import POCKET
 from autotuned.engines.llamacpp.facts import model_facts
+from tests import examples
 from tests.engines.gguf_files import LLAMA, tensor, write
 
 
@@ -23,21 +25,7 @@ def facts_of(tmp_path):
 def test_the_pocket_model():
     facts = model_facts((read_header(POCKET),), POCKET)
     assert facts.chat_template.startswith("{%- if tools %}")
-    assert facts == ModelFacts(
-        architecture="llama",
-        name="autotune-pocket",
-        quantization="Q8_0",
-        parameters_count=2_115_264,
-        weights_bytes=2_252_544,
-        layers_count=4,
-        embedding_length=192,
-        kv_heads_per_layer=(2, 2, 2, 2),
-        key_length=32,
-        value_length=32,
-        train_context_tokens=8192,
-        kv_is_dense=True,
-        chat_template=facts.chat_template,
-    )
+    assert facts == replace(examples.POCKET, chat_template=facts.chat_template)
 
 
 def test_what_is_not_said_is_what_the_engine_takes(facts_of):
