@@ -92,9 +92,7 @@ class Models:
         self._refuse_when_stopping()
         if entry.facts is None:
             raise ModelInvalid(
-                f'"{entry.id}" cannot be used: {entry.problem} Replace or remove the file {entry.path}.',
-                model=entry.id,
-                path=entry.path,
+                f'"{entry.id}" cannot be used: {entry.problem}', model=entry.id, path=entry.path
             )
         return self._actor_of(entry, entry.facts)
 
