@@ -107,9 +107,13 @@ class QueueFull(AutotuneError):
 
 
 class EngineUnreachable(AutotuneError):
-    """The engine's process died, hangs, or broke off its answer. The next request gets a fresh one."""
+    """The engine's process died, hangs, or broke off its answer. The next request gets a fresh one.
+
+    ``served`` is False where the process was found dead: it never took the request.
+    """
 
     reason = "ENGINE_UNREACHABLE"
+    served = True
 
 
 class StorageFull(AutotuneError):

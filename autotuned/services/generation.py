@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from autotuned.core.chat import GenerationRequest, ProfileName
-from autotuned.core.errors import AutotuneError, ContextTooLong, ShuttingDown
+from autotuned.core.errors import AutotuneError, ContextTooLong, EngineUnreachable, ShuttingDown
 from autotuned.core.generation import (
     EngineFinished,
     Finished,
@@ -39,8 +39,8 @@ from autotuned.services.turns import Turns
 _NOTHING = EngineFinished(FinishReason.STOP, Usage(0, 0, 0), 0.0, 0.0)
 
 
-class _OutgrownError(Exception):
-    """The engine's exact count shows that the loaded context is too small for prompt and reply."""
+class _LeaseAgainError(Exception):
+    """The lease did not serve: the context is too small by the engine's count, or the worker was gone."""
 
 
 class Generation:
@@ -82,6 +82,7 @@ class Generation:
         self._finished: Finished | None = None
         self._error_reason = ""
         self._cancelled = False
+        self._found_gone = False
 
     async def run(self) -> None:
         """Carries the request out; every outcome ends the mailbox."""
@@ -133,11 +134,12 @@ class Generation:
         return sizing.estimate_prompt_tokens(self._prompt_bytes, messages_count(self._request.input), known)
 
     async def _answer(self) -> None:
-        """Leases the model and runs; a prompt that outgrows the loaded context causes one exact growth."""
-        try:
-            await self._lease_and_run()
-        except _OutgrownError:
-            await self._lease_and_run()
+        """Leases the model and runs; one exact growth and one worker found dead cost another lease each."""
+        while True:
+            try:
+                return await self._lease_and_run()
+            except _LeaseAgainError:
+                continue
 
     async def _lease_and_run(self) -> None:
         asked_at = self._clock.monotonic()
@@ -155,7 +157,12 @@ class Generation:
                 if self._need.prompt_is_exact:
                     raise
                 self._need = replace(self._need, prompt_tokens=error.prompt_tokens, prompt_is_exact=True)
-                raise _OutgrownError from error
+                raise _LeaseAgainError from error
+            except EngineUnreachable as error:
+                if error.served or self._found_gone:
+                    raise
+                self._found_gone = True
+                raise _LeaseAgainError from error
 
     async def _stream(self, lease: Lease) -> None:
         """Forwards what the engine yields until it ends."""
@@ -189,7 +196,7 @@ class Generation:
             self._need = replace(self._need, prompt_tokens=progress.prompt_tokens, prompt_is_exact=True)
             exact = self._actor.plan(self._need, lease.loaded.shape)
             if exact.action is not PlanAction.REUSE:
-                raise _OutgrownError
+                raise _LeaseAgainError
             if lease.plan.action is PlanAction.REUSE:
                 self._plan = exact
         self._mailbox.put(

@@ -145,6 +145,15 @@ def test_a_killed_worker_fails_its_request_and_the_next_gets_a_fresh_one(own_dae
         assert worker_of(client).pid != worker.pid
 
 
+def test_a_worker_that_dies_idle_fails_no_request(own_daemon):
+    """A crash fails the requests that the worker served, and none that only found it dead."""
+    with autotune.Client(own_daemon.address) as client:
+        for _ in range(4):
+            client.chat("Hello", temperature=0)
+            worker_of(client).kill()
+            assert client.chat("What is the capital of France?", temperature=0).text.endswith("Paris.")
+
+
 def test_sd_notify_tells_ready_and_stopping():
     with short_home() as home, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(home / "notify"))

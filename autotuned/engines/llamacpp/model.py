@@ -91,6 +91,7 @@ class LlamacppModel:
         is_raw = isinstance(request.input, RawPrompt)
         reader = (PromptReader if is_raw else ChatReader)(request.top_logprobs_count)
         splitter = EventSplitter()
+        status = 0
         try:
             async with self._exchange(call) as exchange:
                 if (status := await exchange.status()) != OK:
@@ -102,7 +103,10 @@ class LlamacppModel:
                         if reader.finished:
                             return
         except (ConnectionBroken, ConnectionSilent, EngineProblem, UnreadableStream) as error:
-            raise await self._failure(error, call) from error
+            failure = await self._failure(error, call)
+            if isinstance(failure, EngineUnreachable) and isinstance(error, ConnectionBroken) and not status:
+                failure.served = False
+            raise failure from error
         raise self._unreachable("ended its answer too early")
 
     async def count_tokens(self, chat: ChatInput | str) -> int:
