@@ -46,6 +46,22 @@ def plan(facts: ModelFacts, need: Need, loaded: LoadShape | None, defaults: Shap
     return _grow(facts, need, ceiling, loaded)
 
 
+def plan_optimistically(
+    facts: ModelFacts, need: Need, loaded: LoadShape | None, defaults: ShapeDefaults
+) -> Plan:
+    """``plan`` for a request that nobody has counted. Raises like it.
+
+    A loaded model is asked to run and not to count: an estimated prompt is taken to fit, since the
+    engine's first progress tells the exact number before anything is computed. Where the reply alone
+    does not fit, the estimate counts, so that one growth suffices.
+    """
+    if loaded is not None and not need.prompt_is_exact and need.context_tokens is None:
+        hopeful = plan(facts, replace(need, prompt_tokens=0), loaded, defaults)
+        if hopeful.action is PlanAction.REUSE:
+            return hopeful
+    return plan(facts, need, loaded, defaults)
+
+
 def _largest_context(facts: ModelFacts, need: Need, loaded: LoadShape | None) -> int:
     """The trained context; where the model tells none, an assumed one, or what is asked for or has worked."""
     if facts.train_context_tokens > 0:

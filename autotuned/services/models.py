@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from autotuned.core.chat import ProfileName
 from autotuned.core.errors import ModelInvalid, ModelNotFound, ShuttingDown
 from autotuned.core.model import ModelEntry, ModelFacts, ModelState, RunningModel
-from autotuned.core.plan import LoadShape, Need, Plan, PlanAction
+from autotuned.core.plan import Need
 from autotuned.core.ports import Clock, Engine, Machine
 from autotuned.core.settings import ModelSettings
-from autotuned.policy.plan import ShapeDefaults, plan
+from autotuned.policy.plan import ShapeDefaults, plan_optimistically
 from autotuned.policy.profiles import PROFILES, reply_room
 from autotuned.services.lease import Lease
 from autotuned.services.model_actor import ModelActor, OnProgress
@@ -161,7 +161,7 @@ class Models:
         return entries
 
     def _actor_of(self, entry: ModelEntry, facts: ModelFacts) -> ModelActor:
-        planner = partial(plan_for, facts, self._defaults)
+        planner = partial(plan_optimistically, facts, defaults=self._defaults)
         actor = self._actors.get(entry.id)
         if actor is None:
             actor = ModelActor(entry=entry, engine=self.engine_of(entry), planner=planner, clock=self._clock)
@@ -177,19 +177,6 @@ class Models:
     def _state_of(self, model_id: str) -> ModelState:
         actor = self._actors.get(model_id)
         return actor.state if actor else ModelState.ABSENT
-
-
-def plan_for(facts: ModelFacts, defaults: ShapeDefaults, need: Need, loaded: LoadShape | None) -> Plan:
-    """Plans with the parts that are fixed for a model.
-
-    A loaded model is asked to run and not to count: an estimated prompt is taken to fit, since the
-    engine's first progress tells the exact number before anything is computed.
-    """
-    if loaded is not None and not need.prompt_is_exact and need.context_tokens is None:
-        hopeful = plan(facts, replace(need, prompt_tokens=0), loaded, defaults)
-        if hopeful.action is PlanAction.REUSE:
-            return hopeful
-    return plan(facts, need, loaded, defaults)
 
 
 def _nearest(wanted: str, known: list[str]) -> str:

@@ -12,9 +12,8 @@ from autotuned.core.errors import ShuttingDown
 from autotuned.core.model import LoadPhase, LoadProgress, ModelState
 from autotuned.core.plan import KvCacheType, Need, PlanAction
 from autotuned.policy import restart
-from autotuned.policy.plan import ShapeDefaults
+from autotuned.policy.plan import ShapeDefaults, plan_optimistically
 from autotuned.services.model_actor import ModelActor
-from autotuned.services.models import plan_for
 from tests.services.scripted import ENTRY, FACTS, ScriptedEngine
 
 DEFAULTS = ShapeDefaults(
@@ -53,7 +52,10 @@ class Stage:
         self.clock = HandClock()
         self.engine = ScriptedEngine()
         self.actor = ModelActor(
-            entry=ENTRY, engine=self.engine, planner=partial(plan_for, FACTS, DEFAULTS), clock=self.clock
+            entry=ENTRY,
+            engine=self.engine,
+            planner=partial(plan_optimistically, FACTS, defaults=DEFAULTS),
+            clock=self.clock,
         )
         self.told = []
 

@@ -13,9 +13,8 @@ from autotuned.core.errors import AutotuneError, ModelLoadFailed, ShuttingDown
 from autotuned.core.model import ModelState
 from autotuned.core.plan import KvCacheType, Need
 from autotuned.policy import restart
-from autotuned.policy.plan import ShapeDefaults
+from autotuned.policy.plan import ShapeDefaults, plan_optimistically
 from autotuned.services.model_actor import ModelActor
-from autotuned.services.models import plan_for
 from tests.services.scripted import ENTRY, FACTS, ScriptedEngine
 
 DEFAULTS = ShapeDefaults(
@@ -49,7 +48,10 @@ class ModelActorMachine(RuleBasedStateMachine):
         self.clock = HandClock()
         self.engine = ScriptedEngine()
         self.actor = ModelActor(
-            entry=ENTRY, engine=self.engine, planner=partial(plan_for, FACTS, DEFAULTS), clock=self.clock
+            entry=ENTRY,
+            engine=self.engine,
+            planner=partial(plan_optimistically, FACTS, defaults=DEFAULTS),
+            clock=self.clock,
         )
         self.asking = []  # (need, task), in the order of asking
         self.leases = []  # (need, lease)
@@ -148,6 +150,22 @@ class ModelActorMachine(RuleBasedStateMachine):
     @rule()
     def crash(self):
         self.run(self.actor.residence.loaded.crash)
+
+    @precondition(lambda self: self.actor.residence is not None)
+    @rule()
+    def ask_in_the_moment_of_a_crash(self):
+        need = Need(prompt_tokens=10, prompt_is_exact=True, reply_tokens=512)
+
+        async def ask():
+            lease = await self.actor.acquire(need, lambda progress: None)
+            assert lease.loaded.alive, "a dead incarnation was leased"
+            return lease
+
+        def both():
+            self.actor.residence.loaded.crash()
+            self.asking.append((need, self.loop.create_task(ask())))
+
+        self.run(both)
 
     @rule()
     def unload(self):
