@@ -6,6 +6,7 @@ Invariant: ``--help`` of the group imports no command; a test holds its texts ag
 from __future__ import annotations
 
 import difflib
+import sys
 from importlib import import_module
 
 import click
@@ -42,6 +43,15 @@ class LazyGroup(click.Group):
             hint = f'did you mean "{near[0]}"?' if near else '"autotunectl --help" lists them.'
             raise click.UsageError(f'There is no command "{name}"; {hint}', ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Ctrl-C outside an answer: click would write an empty line even where no terminal shows a ^C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                sys.stderr.write("\n")
+            raise click.Abort from None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the list without importing what is in it."""
