@@ -15,7 +15,7 @@
       Unauthenticated      UNAUTHENTICATED
       KeyRevoked           KEY_REVOKED
       DeadlineExceeded     DEADLINE_EXCEEDED
-      Cancelled            CANCELLED            the daemon's side ended the call
+      Cancelled            CANCELLED            this side ended the call, in another thread
       ShuttingDown         SHUTTING_DOWN
       Internal             INTERNAL
       DaemonUnreachable    DAEMON_UNREACHABLE   made here: the connection broke, or no daemon could start
@@ -148,7 +148,7 @@ class DeadlineExceeded(AutotuneError):
 
 
 class Cancelled(AutotuneError):
-    """The call was ended from the other side, or by another thread of this process."""
+    """The call was ended by another thread of this process."""
 
     default_reason = "CANCELLED"
 
@@ -268,6 +268,12 @@ def _from_bare_status(code: str, details: str, address: str) -> AutotuneError:
     """A status that no daemon code made: the transport's own, or a defect's."""
     if code == "UNAVAILABLE":
         return _unavailable(details, address)
+    if code == "CANCELLED" and details not in _CANCELLED_HERE:
+        # A server that closes ends what it had not taken up yet in this way.
+        return ShuttingDown(
+            "The daemon stopped before it took the call; send it again.",
+            metadata={"code": code, "details": details},
+        )
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
         return MessageTooLarge(
             f"The message is larger than 64 MiB ({details}); send less at once.",
@@ -283,6 +289,7 @@ def _from_bare_status(code: str, details: str, address: str) -> AutotuneError:
     return kind(sentence.format(details=details), metadata={"code": code, "details": details})
 
 
+_CANCELLED_HERE = ("Locally cancelled by application!", "Channel closed!")
 _BARE: dict[str, tuple[str, type[AutotuneError]]] = {
     "DEADLINE_EXCEEDED": (
         'The daemon did not answer in time; try again, or look at it with "autotunectl status".',
