@@ -268,7 +268,7 @@ def _from_bare_status(code: str, details: str, address: str) -> AutotuneError:
     """A status that no daemon code made: the transport's own, or a defect's."""
     if code == "UNAVAILABLE":
         return _unavailable(details, address)
-    if code == "CANCELLED" and details not in _CANCELLED_HERE:
+    if code == "CANCELLED" and not any(words in details for words in _CANCELLED_HERE):
         # A server that closes ends what it had not taken up yet in this way.
         return ShuttingDown(
             "The daemon stopped before it took the call; send it again.",
@@ -289,7 +289,7 @@ def _from_bare_status(code: str, details: str, address: str) -> AutotuneError:
     return kind(sentence.format(details=details), metadata={"code": code, "details": details})
 
 
-_CANCELLED_HERE = ("Locally cancelled by application!", "Channel closed!")
+_CANCELLED_HERE = ("Locally cancelled", "Channel closed")
 _BARE: dict[str, tuple[str, type[AutotuneError]]] = {
     "DEADLINE_EXCEEDED": (
         'The daemon did not answer in time; try again, or look at it with "autotunectl status".',
