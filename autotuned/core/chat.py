@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from autotuned.core.memory import SwapPolicy
+
 
 class Role(Enum):
     """Who wrote a message."""
@@ -170,6 +172,9 @@ class GenerationRequest:
 
     ``max_reply_tokens`` None means until the model ends or the context is full.
     ``top_logprobs_count`` None means no log probabilities; 0 means those of the drawn tokens.
+    ``swap_policy`` and ``keep_alive_seconds`` None take the configured ones; a negative keep-alive keeps
+    the model until its memory is needed. ``discard`` keeps nothing of it on disk. ``client`` is who asks,
+    "" where unknown. With ``reply_so_far`` the engine goes on from there and yields what is new.
     """
 
     model: str
@@ -182,3 +187,8 @@ class GenerationRequest:
     top_logprobs_count: int | None = None
     profile: ProfileName | None = None
     context_tokens: int | None = None
+    swap_policy: SwapPolicy | None = None
+    keep_alive_seconds: float | None = None
+    discard: bool = False
+    client: str = ""
+    reply_so_far: str = ""

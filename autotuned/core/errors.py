@@ -7,6 +7,7 @@
       ModelInvalid         MODEL_INVALID        the file is damaged or of an unknown kind
       ModelLoadFailed      MODEL_LOAD_FAILED    the engine refused or died while loading
       ContextTooLong       CONTEXT_TOO_LONG     prompt and reply do not fit
+      WouldSwap            WOULD_SWAP           the load does not fit into memory
       QueueFull            QUEUE_FULL           too many waiting, or waited too long
       EngineUnreachable    ENGINE_UNREACHABLE   the worker died or hangs
       StorageFull          STORAGE_FULL
@@ -94,6 +95,22 @@ class ContextTooLong(AutotuneError):
         )
         self.prompt_tokens = prompt_tokens
         self.context_tokens = context_tokens
+
+
+class WouldSwap(AutotuneError):
+    """The load does not fit into memory. ``fitting_context_tokens`` is the context that would; 0: none."""
+
+    reason = "WOULD_SWAP"
+
+    def __init__(
+        self, message: str, *, required_bytes: int, available_bytes: int, fitting_context_tokens: int
+    ) -> None:
+        super().__init__(
+            message,
+            requiredBytes=required_bytes,
+            availableBytes=available_bytes,
+            fittingContextTokens=fitting_context_tokens,
+        )
 
 
 class QueueFull(AutotuneError):

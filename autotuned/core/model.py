@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from autotuned.core.memory import Footprint
 from autotuned.core.plan import LoadShape, Reason
 
 
@@ -39,28 +40,57 @@ class LoadProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayerGroup:
+    """Layers that keep the same: for each token in the attention cache, for each sequence beside it.
+
+    ``key_length`` and ``value_length`` are elements of one head's vector. Latent attention has one
+    head whose key is the latent vector with its rope part, and no values. ``window_tokens`` is 0
+    for layers that attend to everything. ``recurrent_elements`` are F32 numbers of each sequence,
+    whatever the context. All zero: the layers use another layer's cache, or have no state.
+    """
+
+    layers_count: int
+    kv_heads: int = 0
+    key_length: int = 0
+    value_length: int = 0
+    window_tokens: int = 0
+    recurrent_elements: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """What a model file says of itself.
 
-    ``kv_heads_per_layer`` has one entry a layer. ``key_length`` and ``value_length`` are elements
-    of one head. ``kv_is_dense`` is False where layers keep less or other state than plain attention
-    (sliding windows, latent attention, recurrent layers): dense arithmetic is then an upper bound.
-    ``parameters_count`` is 0 where the file does not tell.
+    ``digest`` names the content: equal digests have equal weights. ``weights_bytes_by_type`` has the
+    bytes of each tensor type, largest first. ``layer_groups`` add up to ``layers_count``.
+    ``parameters_count`` is 0 where the file does not tell. ``calls_tools`` and ``thinks`` are what the
+    chat template can do; ``modalities`` what the model reads ("text", "image", "audio").
     """
 
+    digest: str
     architecture: str
     name: str
     quantization: str
     parameters_count: int
     weights_bytes: int
+    weights_bytes_by_type: tuple[tuple[str, int], ...]
     layers_count: int
     embedding_length: int
-    kv_heads_per_layer: tuple[int, ...]
-    key_length: int
-    value_length: int
+    vocabulary_size: int
+    layer_groups: tuple[LayerGroup, ...]
     train_context_tokens: int
-    kv_is_dense: bool
     chat_template: str
+    calls_tools: bool = False
+    thinks: bool = False
+    modalities: tuple[str, ...] = ("text",)
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether the KV cache can go back to any token: no windows and no recurrent state.
+
+        Only then is a saved state of use to a request that begins like it and goes on differently.
+        """
+        return not any(group.window_tokens or group.recurrent_elements for group in self.layer_groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +107,18 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningModel:
-    """A model in memory or on its way into it. Times are seconds since the epoch; 0 is unknown."""
+    """A model in memory or on its way into it. Times are seconds since the epoch; 0 is unknown.
+
+    ``expires_at`` is when it leaves if nobody uses it; 0: it stays until its memory is needed.
+    """
 
     id: str
     engine: str
     state: ModelState
     incarnation_id: str
     shape: LoadShape | None
-    kv_cache_bytes: int
-    weights_bytes: int
+    footprint: Footprint | None
+    expires_at: float
     resident_memory_bytes: int
     process_id: int
     loaded_at: float

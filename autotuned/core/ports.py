@@ -7,14 +7,18 @@ a socket or a descriptor.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from autotuned.core.chat import ChatInput, GenerationRequest
-from autotuned.core.generation import EngineEvent
+from autotuned.core.generation import EngineEvent, PrefillProgress
+from autotuned.core.learning import Learned, SessionSize
+from autotuned.core.memory import Footprint, MemoryReading, ProcessMemory
 from autotuned.core.model import LoadProgress, ModelEntry
 from autotuned.core.plan import LoadShape
+from autotuned.core.prefix import SavedPrefix, WrittenPrefix
 from autotuned.core.record import RequestRecord
 from autotuned.core.snapshot import MachineReading
 
@@ -32,6 +36,7 @@ class Capabilities:
     embeddings: bool
     exact_token_counts: bool
     load_shape: bool
+    kv_prefixes: bool
 
 
 class LoadedModel(Protocol):
@@ -53,14 +58,42 @@ class LoadedModel(Protocol):
     def is_gone(self) -> bool:
         """True once the incarnation can never answer again; ``wait_gone`` then returns at once."""
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[EngineEvent, None]:
+    @property
+    def footprint(self) -> Footprint:
+        """The bytes that the engine reported while it loaded, and what its process took beside them."""
+
+    def generate(
+        self, request: GenerationRequest, conversation: str
+    ) -> AsyncGenerator[EngineEvent, None]:
         """Yields one or more ``PrefillProgress``, deltas, then one ``EngineFinished``.
+
+        ``conversation`` names what the KV state belongs to: requests with one name go on from each
+        other, and ``save_prefix`` finds the state under it.
 
         The first ``PrefillProgress`` comes before prefill and carries exact counts. Sampling is
         used as given: profile defaults have been filled in. Closing the generator cancels: no
         further prefill batch and no further decode step starts. Raises ``ContextTooLong`` with the
         engine's count when the prompt does not fit, ``EngineUnreachable`` when the process dies or
         falls silent, ``FieldInvalid`` for what the engine refuses (a bad schema), ``Unsupported``.
+        """
+
+    def prefill(self, request: GenerationRequest, conversation: str) -> AsyncGenerator[PrefillProgress, None]:
+        """Computes the KV state of the prompt and generates nothing; else like ``generate``.
+
+        Ends when the whole prompt is in the cache. Closing it keeps what was computed.
+        """
+
+    async def save_prefix(self, conversation: str, file_name: str) -> WrittenPrefix:
+        """Writes the KV state of a conversation that no request uses now into the prefix folder.
+
+        A conversation whose state is not in the engine any more writes 0 tokens. Raises ``StorageFull``,
+        ``EngineUnreachable``; what was written by then is for the caller to remove.
+        """
+
+    async def restore_prefix(self, conversation: str, file_name: str) -> int:
+        """Reads such a file back, so that the next request of this conversation starts from it.
+
+        Returns its tokens; 0 where the engine refuses the file. Raises ``EngineUnreachable``.
         """
 
     async def count_tokens(self, chat: ChatInput | str) -> int:
@@ -109,14 +142,65 @@ class RequestLog(Protocol):
         """Commits one record. Raises ``StorageFull``."""
 
 
+class LearningStore(Protocol):
+    """Keeps what was learned of models and sessions across restarts."""
+
+    async def learned(self) -> Mapping[str, Learned]:
+        """Everything that is known, by model digest."""
+
+    async def remember(self, digest: str, learned: Learned) -> None:
+        """Replaces what is known of one model. Raises ``StorageFull``."""
+
+    async def sessions(self, newer_than: float) -> Sequence[SessionSize]:
+        """Sessions that ended after this epoch second, oldest first."""
+
+    async def remember_session(self, size: SessionSize) -> None:
+        """Adds a session, or replaces it by its name. Raises ``StorageFull``."""
+
+
+class PrefixStore(Protocol):
+    """The manifest of saved KV prefixes and the files that it names.
+
+    ``folder`` is where engines write and read them; a file that the manifest does not name is nobody's.
+    """
+
+    @property
+    def folder(self) -> Path:
+        """A folder that its owner alone can enter."""
+
+    async def prefixes(self) -> Sequence[SavedPrefix]:
+        """All of them whose file is there; removes strange files and entries without a file."""
+
+    async def add(self, prefix: SavedPrefix) -> None:
+        """Commits an entry whose file is complete. Raises ``StorageFull``."""
+
+    async def touch(self, prefix_id: str, used_at: float) -> None:
+        """Remembers a use."""
+
+    async def remove(self, prefix_ids: Sequence[str]) -> None:
+        """Deletes files and entries. Those that are not there are no error."""
+
+    async def digest(self, file_name: str) -> str:
+        """SHA-256 of a file in hexadecimal; "" where it is not there."""
+
+    async def discard_file(self, file_name: str) -> None:
+        """Deletes a file that has no entry."""
+
+    async def free_bytes(self) -> int:
+        """Room on the disk."""
+
+
 class Machine(Protocol):
     """Reads the machine."""
 
     async def read(self) -> MachineReading:
         """A reading of now."""
 
-    def resident_memory_bytes(self, process_id: int) -> int:
-        """Resident memory of a process; 0 where it is gone or unknown."""
+    async def read_memory(self) -> MemoryReading:
+        """A reading of memory alone, in well under a millisecond."""
+
+    def process_memory(self, process_id: int) -> ProcessMemory:
+        """Memory of a process; zeros where it is gone or unknown."""
 
 
 class Clock(Protocol):

@@ -22,6 +22,7 @@ class Range:
 
 
 _WEEK_SECONDS = 7 * 24 * 3600.0
+_YEAR_SECONDS = 366 * 24 * 3600.0
 
 Seconds = Annotated[float, Range(0.0, _WEEK_SECONDS)]
 Timeout = Annotated[float, Range(0.1, _WEEK_SECONDS)]
@@ -34,6 +35,11 @@ class PathSettings:
     data: Path
     runtime: Path
     state: Path
+
+    @property
+    def prefixes(self) -> Path:
+        """Where saved KV prefixes lie."""
+        return self.data / "prefixes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +63,46 @@ class ModelSettings:
     ``default``: model of a request that names none.
     ``profile``: profile of a request that names none.
     ``files``: .gguf files outside the models folder.
+    ``keep_alive_seconds``: how long an idle model stays; -1 keeps it until its memory is needed.
+    ``kv_cache``: type of the KV cache; auto takes the profile's at the first load, and Q8_0 when
+    memory is short.
     """
 
     default: str = "pocket"
     profile: ProfileName = ProfileName.BALANCED
     files: tuple[Path, ...] = ()
+    keep_alive_seconds: Annotated[float, Range(-1.0, _YEAR_SECONDS)] = -1.0
+    kv_cache: Literal["auto", "f16", "q8_0"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySettings:
+    """How memory is shared with the other programs of the machine.
+
+    ``swap``: what a load that does not fit does when the request does not say; allow goes on as long
+    as the machine has swap for it, never refuses it.
+    ``margin_mib``: memory that a load leaves free, at most a sixth of the machine's.
+    ``prompt_cache``: share of the memory that a load leaves free for KV states of conversations that
+    are in no slot.
+    """
+
+    swap: Literal["allow", "never"] = "allow"
+    margin_mib: Annotated[int, Range(0, 1 << 20)] = 1536
+    prompt_cache: Annotated[float, Range(0.0, 0.9)] = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixSettings:
+    """KV prefixes on disk, so that what was computed outlives an unload, a restart and a crash.
+
+    ``disk_mib``: the most that they take; 0 saves none.
+    ``expire_seconds``: how long one that nobody uses is kept.
+    ``idle_seconds``: how long a conversation rests before it is saved.
+    """
+
+    disk_mib: Annotated[int, Range(0, 1 << 24)] = 4096
+    expire_seconds: Annotated[float, Range(0.0, _YEAR_SECONDS)] = _WEEK_SECONDS
+    idle_seconds: Timeout = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +122,14 @@ class LlamacppSettings:
 
     ``slots``: requests that one model runs at the same time.
     ``threads``: threads of one model; 0 takes the physical cores, fewer for a small model.
-    ``batch_tokens``: prompt tokens of one step.
+    ``batch_tokens``: prompt tokens of one step; 0 chooses a number that takes about 250 ms.
     ``load_timeout_seconds``: a load without progress for so long has failed.
     ``silence_timeout_seconds``: a request without a sign of life for so long has failed.
     """
 
     slots: Annotated[int, Range(1, 64)] = 1
     threads: Annotated[int, Range(0, 1024)] = 0
-    batch_tokens: Annotated[int, Range(32, 16_384)] = 512
+    batch_tokens: Annotated[int, Range(0, 16_384)] = 0
     load_timeout_seconds: Timeout = 300.0
     silence_timeout_seconds: Timeout = 300.0
 
@@ -100,5 +141,7 @@ class Settings:
     paths: PathSettings
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    prefixes: PrefixSettings = field(default_factory=PrefixSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
     llamacpp: LlamacppSettings = field(default_factory=LlamacppSettings)

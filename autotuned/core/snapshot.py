@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotuned.core.memory import MemoryReading, PressureTier
 from autotuned.core.model import RunningModel
 
 
@@ -13,10 +14,7 @@ class MachineReading:
 
     cpu_used_ratio: float
     cpu_cores_count: int
-    memory_total_bytes: int
-    memory_available_bytes: int
-    swap_total_bytes: int
-    swap_used_bytes: int
+    memory: MemoryReading
     daemon_resident_memory_bytes: int
 
 
@@ -26,6 +24,9 @@ class Snapshot:
 
     taken_at: float
     machine: MachineReading
+    pressure: PressureTier
+    saved_prefixes_count: int
+    saved_prefixes_bytes: int
     running_models: tuple[RunningModel, ...]
     active_requests_count: int
     queued_requests_count: int
