@@ -62,6 +62,40 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX requests_started_at ON requests (started_at)",
         ),
     ),
+    Migration(
+        "0002_learning",
+        (
+            "ALTER TABLE requests ADD COLUMN kv_unified INTEGER",
+            "ALTER TABLE requests ADD COLUMN host_prompt_cache_bytes INTEGER",
+            "ALTER TABLE requests ADD COLUMN memory_mapped INTEGER",
+            # How every model was loaded while these were no part of a shape.
+            """
+            UPDATE requests SET kv_unified = 0, host_prompt_cache_bytes = 0, memory_mapped = 1
+            WHERE context_tokens IS NOT NULL
+            """,
+            """
+            CREATE TABLE learned_models (
+                digest TEXT PRIMARY KEY NOT NULL,
+                loads_json TEXT NOT NULL,
+                prefill_tokens_per_second REAL NOT NULL,
+                tokens_per_byte REAL NOT NULL,
+                usual_context_tokens INTEGER NOT NULL
+            )
+            """,
+            """
+            CREATE TABLE sessions (
+                session TEXT PRIMARY KEY NOT NULL,
+                client TEXT NOT NULL,
+                model_digest TEXT NOT NULL,
+                kind TEXT NOT NULL,
+                largest_tokens INTEGER NOT NULL,
+                turns_count INTEGER NOT NULL,
+                ended_at REAL NOT NULL
+            )
+            """,
+            "CREATE INDEX sessions_ended_at ON sessions (ended_at)",
+        ),
+    ),
 )
 
 

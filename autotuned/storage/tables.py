@@ -37,8 +37,43 @@ class RequestRow(Model):
     micro_batch_tokens = IntegerField(null=True)
     flash_attention = BooleanField(null=True)
     gpu_layers_count = IntegerField(null=True)
+    kv_unified = BooleanField(null=True)
+    host_prompt_cache_bytes = IntegerField(null=True)
+    memory_mapped = BooleanField(null=True)
 
     class Meta:
         """Names the table; peewee reads it."""
 
         table_name = "requests"
+
+
+class LearnedModelRow(Model):
+    """What is known of one model content; ``loads_json`` is a list of ``core.learning.MeasuredLoad``."""
+
+    digest = TextField(primary_key=True)
+    loads_json = TextField()
+    prefill_tokens_per_second = FloatField()
+    tokens_per_byte = FloatField()
+    usual_context_tokens = IntegerField()
+
+    class Meta:
+        """Names the table; peewee reads it."""
+
+        table_name = "learned_models"
+
+
+class SessionRow(Model):
+    """What one session came to."""
+
+    session = TextField(primary_key=True)
+    client = TextField()
+    model_digest = TextField()
+    kind = TextField()
+    largest_tokens = IntegerField()
+    turns_count = IntegerField()
+    ended_at = FloatField(index=True)
+
+    class Meta:
+        """Names the table; peewee reads it."""
+
+        table_name = "sessions"

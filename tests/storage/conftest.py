@@ -15,12 +15,15 @@ from autotuned.storage.requests import SqliteRequestLog
 SHAPE = LoadShape(
     context_tokens=2048,
     slots_count=2,
+    kv_unified=False,
     key_cache_type=KvCacheType.Q8_0,
     value_cache_type=KvCacheType.F16,
     batch_tokens=512,
     micro_batch_tokens=256,
     flash_attention=True,
     gpu_layers_count=0,
+    host_prompt_cache_bytes=0,
+    memory_mapped=True,
 )
 
 

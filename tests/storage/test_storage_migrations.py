@@ -14,7 +14,7 @@ import pytest
 
 from autotuned.storage.errors import DatabaseDamaged
 from autotuned.storage.migrations import MIGRATIONS, Migration, migrate
-from autotuned.storage.tables import RequestRow
+from autotuned.storage.tables import LearnedModelRow, RequestRow, SessionRow
 
 FIRST = Migration("0001_a", ("CREATE TABLE a (x)", "INSERT INTO a VALUES (1)"))
 SECOND = Migration("0002_b", ("CREATE TABLE b (x)", "INSERT INTO a VALUES (2)"))
@@ -87,11 +87,14 @@ def test_a_kill_in_the_middle_is_made_good_at_the_next_start(path):
         assert [x for (x,) in connection.execute("SELECT x FROM a")] == [1, 2]
 
 
-def test_the_models_have_the_columns_of_the_schema(connection, path):
+@pytest.mark.parametrize("table", [RequestRow, LearnedModelRow, SessionRow])
+def test_the_models_have_the_columns_of_the_schema(connection, path, table):
     migrate(connection, path)
     in_file = {
         (name, bool(not_null or primary))
-        for _, name, _, not_null, _, primary in connection.execute("PRAGMA table_info(requests)")
+        for _, name, _, not_null, _, primary in connection.execute(
+            f"PRAGMA table_info({table._meta.table_name})"
+        )
     }
-    in_model = {(field.column_name, not field.null) for field in RequestRow._meta.sorted_fields}
+    in_model = {(field.column_name, not field.null) for field in table._meta.sorted_fields}
     assert in_file == in_model
