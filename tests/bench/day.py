@@ -181,7 +181,6 @@ def _wire_request(step: Step) -> inference_service_pb2.GenerateRequest:
         max_reply_tokens=step.reply_tokens,
     )
     if step.client == "editor":
-        request.profile = inference_service_pb2.PROFILE_FAST
         request.raw_prompt.prompt = " ".join(step.pieces)
         return request
     for number, piece in enumerate(step.pieces):
