@@ -81,15 +81,34 @@ class ContextTooLong(AutotuneError):
 
     Engines raise it for the loaded context, with their exact count; the planner for the largest
     context that the model can have. ``prompt_tokens`` is exact or, with ``at_least``, a lower bound.
+    ``possible_context_tokens`` is set where the client's own context was the limit and the model could
+    have this one, which would hold the prompt.
     """
 
     reason = "CONTEXT_TOO_LONG"
 
-    def __init__(self, *, prompt_tokens: int, context_tokens: int, at_least: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        prompt_tokens: int,
+        context_tokens: int,
+        at_least: bool = False,
+        possible_context_tokens: int = 0,
+    ) -> None:
         count = f"at least {prompt_tokens:,}" if at_least else f"{prompt_tokens:,}"
+        if possible_context_tokens:
+            fact = f"the context that the request sets holds {context_tokens:,}"
+            advice = (
+                f"leave context_tokens out or raise it above {prompt_tokens:,}, "
+                f"up to {possible_context_tokens:,}."
+            )
+        else:
+            fact = f"the context holds {context_tokens:,}"
+            advice = (
+                f"shorten it to fewer than {context_tokens:,} tokens or use a model with a longer context."
+            )
         super().__init__(
-            f"The prompt has {count} tokens and the context holds {context_tokens:,}; "
-            f"shorten it to fewer than {context_tokens:,} tokens or use a model with a longer context.",
+            f"The prompt has {count} tokens and {fact}; {advice}",
             promptTokens=prompt_tokens,
             contextTokens=context_tokens,
         )

@@ -145,4 +145,20 @@ class Finished:
     timings: Timings
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prewarmed:
+    """What a prewarm did: the decision, the prompt's exact tokens and those of them that were cached before.
+
+    Both are 0 where there was no prompt or the engine never counted it. ``overtaken``: a request came
+    before the whole prompt was computed. Times in seconds; ``load_seconds`` is 0 when nothing was loaded.
+    """
+
+    plan: Plan
+    prompt_tokens: int
+    cached_tokens: int
+    overtaken: bool
+    load_seconds: float
+    total_seconds: float
+
+
 GenerationEvent = Queued | Started | Delta | Finished

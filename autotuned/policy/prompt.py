@@ -14,24 +14,31 @@ from autotuned.core.chat import (
     ToolResultPart,
 )
 
+# What a template writes around a tool: about what the wire of OpenAI's dialect writes.
+_TOOL_FRAME_BYTES = len('{"type": "function", "function": {"name": "", "description": "", "parameters": }}\n')
+
 
 def prompt_bytes(prompt: ChatInput | RawPrompt) -> int:
-    """UTF-8 bytes of everything that the model will read, without the template's own text."""
+    """UTF-8 bytes of everything that the model will read, without the template's own text.
+
+    A tool counts with the JSON around it: many small tools are mostly that.
+    """
     if isinstance(prompt, RawPrompt):
         return _text_bytes(prompt.prompt) + _text_bytes(prompt.suffix)
     messages = sum(_part_bytes(part) for message in prompt.messages for part in message.parts)
     tools = sum(
-        _text_bytes(tool.name) + _text_bytes(tool.description) + _text_bytes(tool.parameters_json)
+        _text_bytes(tool.name)
+        + _text_bytes(tool.description)
+        + _text_bytes(tool.parameters_json)
+        + _TOOL_FRAME_BYTES
         for tool in prompt.tools
     )
     return messages + tools
 
 
 def messages_count(prompt: ChatInput | RawPrompt) -> int:
-    """Messages and tools: each costs a few tokens of template."""
-    if isinstance(prompt, RawPrompt):
-        return 0
-    return len(prompt.messages) + len(prompt.tools)
+    """Messages: each costs a few tokens of template. Tools are counted by their bytes."""
+    return 0 if isinstance(prompt, RawPrompt) else len(prompt.messages)
 
 
 def has_images(messages: tuple[Message, ...]) -> bool:

@@ -35,8 +35,9 @@ def test_every_part_that_the_model_reads_counts():
         ),
         tools=(Tool("f", "does", "{}"),),
     )
-    assert prompt_bytes(chat) == 4 + 5 + 2 + 1 + 7 + 2 + 1 + 4 + 2
-    assert messages_count(chat) == 4
+    frame = len('{"type": "function", "function": {"name": "", "description": "", "parameters": }}\n')
+    assert prompt_bytes(chat) == 4 + 5 + 2 + 1 + 7 + 2 + 1 + 4 + 2 + frame
+    assert messages_count(chat) == 3
 
 
 def test_images_are_seen():
