@@ -100,7 +100,7 @@ class ContextTooLong(AutotuneError):
             fact = f"the context that the request sets holds {context_tokens:,}"
             advice = (
                 f"leave context_tokens out or raise it above {prompt_tokens:,}, "
-                f"up to {possible_context_tokens:,}."
+                f"up to {possible_context_tokens:,}"
             )
         else:
             fact = f"the context holds {context_tokens:,}"
@@ -108,7 +108,7 @@ class ContextTooLong(AutotuneError):
                 f"shorten it to fewer than {context_tokens:,} tokens or use a model with a longer context."
             )
         super().__init__(
-            f"The prompt has {count} tokens and {fact}; {advice}",
+            f"The prompt has {count} tokens and {fact}; {advice}.",
             promptTokens=prompt_tokens,
             contextTokens=context_tokens,
         )
