@@ -105,7 +105,7 @@ class ContextTooLong(AutotuneError):
         else:
             fact = f"the context holds {context_tokens:,}"
             advice = (
-                f"shorten it to fewer than {context_tokens:,} tokens or use a model with a longer context."
+                f"shorten it to fewer than {context_tokens:,} tokens or use a model with a longer context"
             )
         super().__init__(
             f"The prompt has {count} tokens and {fact}; {advice}.",
