@@ -62,9 +62,7 @@ class LoadedModel(Protocol):
     def footprint(self) -> Footprint:
         """The bytes that the engine reported while it loaded, and what its process took beside them."""
 
-    def generate(
-        self, request: GenerationRequest, conversation: str
-    ) -> AsyncGenerator[EngineEvent, None]:
+    def generate(self, request: GenerationRequest, conversation: str) -> AsyncGenerator[EngineEvent, None]:
         """Yields one or more ``PrefillProgress``, deltas, then one ``EngineFinished``.
 
         ``conversation`` names what the KV state belongs to: requests with one name go on from each
