@@ -7,7 +7,7 @@ from autotuned.core.plan import KvCacheType, Need
 from autotuned.policy.plan import ShapeDefaults
 
 POCKET = ModelFacts(
-    digest="pocket",
+    digest="748d81ce5c7c41682d711b26f762bbad2e1a454d11d1f1dcce87a90817cb7c63",
     architecture="llama",
     name="autotune-pocket",
     quantization="Q8_0",

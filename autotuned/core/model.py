@@ -23,8 +23,9 @@ class ModelState(Enum):
 
 
 class LoadPhase(Enum):
-    """What part of a load is under way, in this order."""
+    """What part of a load is under way, in this order; WAITING alone comes before a load, after crashes."""
 
+    WAITING = "waiting"
     STARTING = "starting"
     READING_WEIGHTS = "reading weights"
     ALLOCATING = "allocating"
@@ -46,7 +47,8 @@ class LayerGroup:
     ``key_length`` and ``value_length`` are elements of one head's vector. Latent attention has one
     head whose key is the latent vector with its rope part, and no values. ``window_tokens`` is 0
     for layers that attend to everything. ``recurrent_elements`` are F32 numbers of each sequence,
-    whatever the context. All zero: the layers use another layer's cache, or have no state.
+    whatever the context. All zero: the layers use another layer's cache, or have no state. Lengths
+    without KV heads: layers that attend to nothing but have a place in the cache.
     """
 
     layers_count: int

@@ -12,6 +12,10 @@ from enum import Enum
 from autotuned.core.chat import ProfileName
 from autotuned.core.memory import Footprint, PressureTier, SwapPolicy
 
+# Attention with windows and recurrent layers cannot go back: a slot restarts from so many copies of
+# their state, which engines keep and ``policy.kv`` counts.
+CONTEXT_CHECKPOINTS_COUNT = 2
+
 
 class KvCacheType(Enum):
     """How one element of the KV cache is stored."""

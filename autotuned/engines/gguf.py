@@ -18,6 +18,8 @@ from struct import Struct
 from typing import BinaryIO
 
 from autotuned.core.errors import ModelInvalid
+from autotuned.engines.gguf_content import fingerprint
+from autotuned.engines.gguf_types import TENSOR_TYPES
 
 Scalar = int | float | bool | str
 Value = Scalar | tuple[int | float | bool, ...]
@@ -55,56 +57,22 @@ _NUMBERS = {
     12: Struct("<d"),
 }
 
-# ggml's tensor types: name, elements of a block, bytes of a block.
-TENSOR_TYPES = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    15: ("Q8_K", 256, 292),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    24: ("I8", 1, 1),
-    25: ("I16", 1, 2),
-    26: ("I32", 1, 4),
-    27: ("I64", 1, 8),
-    28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36),
-    41: ("Q1_0", 128, 18),
-    42: ("Q2_0", 64, 18),
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
     """The metadata that was kept, and the sums over the tensor table.
 
-    ``weights_by_type`` has the bytes of the tensors of each ggml type, by its name.
+    ``lengths`` has the number of elements of each array, kept or not. ``weights_by_type`` has the
+    bytes of the tensors of each ggml type, by its name. ``fingerprint`` is that of the file's
+    content, by ``gguf_content``.
     """
 
     values: Mapping[str, Value]
+    lengths: Mapping[str, int]
     tensors_count: int
     parameters_count: int
     weights_by_type: Mapping[str, int]
+    fingerprint: bytes
 
     @property
     def weights_bytes(self) -> int:
@@ -116,7 +84,7 @@ def read_header(path: Path) -> GgufHeader:
     """Reads the header of one file. Raises ``ModelInvalid`` for anything that is not a sound GGUF."""
     try:
         with path.open("rb", buffering=0) as file:
-            return _read(_Window(file, path))
+            return _read(_Window(file, path), file)
     except OSError as error:
         raise invalid_file(path, f"cannot be read: {error.strerror}") from error
 
@@ -138,6 +106,7 @@ class _Window:
         self._start = 0
         self._cursor = 0
         self.size = file.seek(0, 2)
+        self.lengths: dict[str, int] = {}
         self._strings_count = 0
         self._kept_bytes = 0
 
@@ -226,7 +195,7 @@ class _Window:
             self._cursor = cursor
 
 
-def _read(window: _Window) -> GgufHeader:
+def _read(window: _Window, file: BinaryIO) -> GgufHeader:
     magic = window.take(4) if window.size >= 4 else b""  # noqa: PLR2004 - the length of the magic word
     if magic != b"GGUF":
         raise window.invalid('is not a GGUF file: it does not start with "GGUF"')
@@ -239,7 +208,15 @@ def _read(window: _Window) -> GgufHeader:
     if tensors_count > MAX_TENSORS or keys_count > MAX_KEYS:
         raise window.invalid(f"claims {tensors_count:,} tensors and {keys_count:,} keys, which no model has")
     values = _read_values(window, keys_count)
-    return _read_tensors(window, values, tensors_count)
+    parameters_count, weights_by_type, data_start = _read_tensors(window, values, tensors_count)
+    return GgufHeader(
+        values=values,
+        lengths=window.lengths,
+        tensors_count=tensors_count,
+        parameters_count=parameters_count,
+        weights_by_type=weights_by_type,
+        fingerprint=fingerprint(file, header_bytes=data_start, file_bytes=window.size),
+    )
 
 
 def _read_values(window: _Window, keys_count: int) -> dict[str, Value]:
@@ -279,6 +256,7 @@ def _read_array(window: _Window, key: str) -> Value | None:
     count = window.u64()
     if count > MAX_ARRAY_ELEMENTS:
         raise window.invalid(f'claims {count:,} elements for "{key}", which no model has')
+    window.lengths[key] = count
     if kind == _STRING:
         window.skip_strings(count)
         return None
@@ -296,7 +274,10 @@ def _number(window: _Window, key: str, kind: int) -> Struct:
     return number
 
 
-def _read_tensors(window: _Window, values: Mapping[str, Value], tensors_count: int) -> GgufHeader:
+def _read_tensors(
+    window: _Window, values: Mapping[str, Value], tensors_count: int
+) -> tuple[int, dict[str, int], int]:
+    """Elements of all tensors, bytes of each type, and where in the file their data begins."""
     parameters_count = 0
     weights_by_type: dict[str, int] = {}
     data_bytes = 0
@@ -327,12 +308,9 @@ def _read_tensors(window: _Window, values: Mapping[str, Value], tensors_count: i
             f"is incomplete: its tensors end at byte {data_start + data_bytes:,}, "
             f"but it has {window.size:,} bytes; download it again"
         )
-    return GgufHeader(
-        values=values,
-        tensors_count=tensors_count,
-        parameters_count=parameters_count,
-        weights_by_type=weights_by_type,
-    )
+    if sum(weights_by_type.values()) > data_bytes:
+        raise window.invalid("has tensors that lie over each other")
+    return parameters_count, weights_by_type, data_start
 
 
 def _shape(window: _Window, name: str) -> tuple[int, int]:

@@ -9,13 +9,15 @@ Invariant: integers throughout; what this says is what the engine allocates, to 
 from __future__ import annotations
 
 from autotuned.core.model import LayerGroup, ModelFacts
-from autotuned.core.plan import KvCacheType, LoadShape
+from autotuned.core.plan import CONTEXT_CHECKPOINTS_COUNT, KvCacheType, LoadShape
 
 CELLS_STEP = 256
 QUANTISED_BLOCK_ELEMENTS = 32
 QUANTISED_BLOCK_BYTES = 34
 F16_ELEMENT_BYTES = 2
 F32_ELEMENT_BYTES = 4
+# A checkpoint notes position and sequence of each cell.
+CHECKPOINT_CELL_BYTES = 12
 
 
 def padded_context(tokens: int) -> int:
@@ -36,7 +38,11 @@ def vector_bytes(vector_length: int, cache_type: KvCacheType) -> int:
 
 
 def layer_cells(group: LayerGroup, shape: LoadShape) -> int:
-    """Cells of one layer over all streams."""
+    """Cells of one layer over all streams.
+
+    A window takes its tokens (those of each sequence when one stream serves all) and one micro-batch,
+    rounded up to a whole step, and never more than the context.
+    """
     streams = 1 if shape.kv_unified else shape.slots_count
     cells = padded_context(shape.context_tokens)
     if group.window_tokens:
@@ -54,25 +60,55 @@ def kv_cache_bytes(facts: ModelFacts, shape: LoadShape) -> int:
     widest_value = max((group.kv_heads * group.value_length for group in facts.layer_groups), default=0)
     total = 0
     for group in facts.layer_groups:
-        if not group.kv_heads:
+        if not group.key_length:
             continue
-        keys = group.kv_heads * vector_bytes(group.key_length, shape.key_cache_type)
-        if not group.value_length:
-            values = 0
-        elif shape.flash_attention:
-            values = group.kv_heads * vector_bytes(group.value_length, shape.value_cache_type)
-        else:
+        values = _values_bytes(group, shape)
+        if group.value_length and not shape.flash_attention:
             values = vector_bytes(widest_value, shape.value_cache_type)
-        total += group.layers_count * layer_cells(group, shape) * (keys + values)
+        total += group.layers_count * layer_cells(group, shape) * (_keys_bytes(group, shape) + values)
     return total
 
 
 def recurrent_bytes(facts: ModelFacts, shape: LoadShape) -> int:
     """Bytes of the recurrent state: F32, one for each slot, whatever the context."""
-    elements = sum(group.layers_count * group.recurrent_elements for group in facts.layer_groups)
-    return elements * F32_ELEMENT_BYTES * shape.slots_count
+    return _sequence_state_bytes(facts) * shape.slots_count
 
 
 def state_bytes(facts: ModelFacts, shape: LoadShape) -> int:
-    """KV cache and recurrent state together."""
+    """KV cache and recurrent state together: what the engine allocates when it loads."""
     return kv_cache_bytes(facts, shape) + recurrent_bytes(facts, shape)
+
+
+def checkpoint_bytes(facts: ModelFacts, shape: LoadShape) -> int:
+    """The most memory that checkpoints of all slots take; 0 for a model that can rewind.
+
+    One holds what cannot be computed backwards: the windows of one sequence and its recurrent state.
+    It grows with the conversation until the windows are full, so a short one takes less.
+    """
+    if facts.rewinds:
+        return 0
+    cells_bytes = 0
+    most_cells = 0
+    for group in facts.layer_groups:
+        cells = min(group.window_tokens, padded_context(shape.context_tokens))
+        most_cells = max(most_cells, cells)
+        row_bytes = _keys_bytes(group, shape) + _values_bytes(group, shape)
+        cells_bytes += group.layers_count * cells * row_bytes
+    one = cells_bytes + most_cells * CHECKPOINT_CELL_BYTES + _sequence_state_bytes(facts)
+    return one * CONTEXT_CHECKPOINTS_COUNT * shape.slots_count
+
+
+def _keys_bytes(group: LayerGroup, shape: LoadShape) -> int:
+    """Keys of one cell in one layer."""
+    return group.kv_heads * vector_bytes(group.key_length, shape.key_cache_type)
+
+
+def _values_bytes(group: LayerGroup, shape: LoadShape) -> int:
+    """Values of one cell in one layer."""
+    return group.kv_heads * vector_bytes(group.value_length, shape.value_cache_type)
+
+
+def _sequence_state_bytes(facts: ModelFacts) -> int:
+    """Recurrent state of one sequence over all layers."""
+    elements = sum(group.layers_count * group.recurrent_elements for group in facts.layer_groups)
+    return elements * F32_ELEMENT_BYTES
