@@ -1,19 +1,20 @@
-"""Reads the machine through psutil: the ``Machine`` of every system.
+"""Reads the machine: the ``Machine`` of every system.
 
-``services.system`` asks for readings, ``services.models`` for the memory of workers. Invariant: no
-reading blocks the event loop, and none waits to measure: CPU use is what happened since the last one.
+``services`` ask for readings and for the memory of workers. Invariant: no reading blocks the
+event loop, and none waits to measure: CPU use is what happened since the last one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import warnings
 
 import psutil
 
+from autotuned.core.memory import MemoryReading, ProcessMemory
 from autotuned.core.ports import Machine
 from autotuned.core.snapshot import MachineReading
+from autotuned.hardware.memory import MemoryProbe
 
 _SHORTEST_INTERVAL_SECONDS = 0.1
 """Of CPU time, all cores together. The kernel counts in hundredths: less than this would be noise."""
@@ -25,6 +26,7 @@ class PsutilMachine(Machine):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._self = psutil.Process()
+        self._memory = MemoryProbe()
         self._cpu_used_ratio = 0.0
         self._cpu_seconds = _cpu_seconds()
 
@@ -32,27 +34,20 @@ class PsutilMachine(Machine):
         """A reading of now."""
         return await asyncio.to_thread(self._read)
 
-    def resident_memory_bytes(self, process_id: int) -> int:
-        """Resident memory of a process; 0 where it is gone or unknown."""
-        if process_id <= 0:
-            return 0
-        try:
-            return int(psutil.Process(process_id).memory_info().rss)
-        except psutil.Error:
-            return 0
+    async def read_memory(self) -> MemoryReading:
+        """A reading of memory alone. Made at once: a thread to make it would cost as much again."""
+        return self._memory.read()
+
+    def process_memory(self, process_id: int) -> ProcessMemory:
+        """Memory of a process; zeros where it is gone or unknown."""
+        return self._memory.process(process_id)
 
     def _read(self) -> MachineReading:
-        with self._lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # containers hide figures that are not used here
-            memory = psutil.virtual_memory()
-            swap = psutil.swap_memory()
+        with self._lock:
             return MachineReading(
                 cpu_used_ratio=self._measure_cpu(),
                 cpu_cores_count=psutil.cpu_count() or 1,
-                memory_total_bytes=memory.total,
-                memory_available_bytes=memory.available,
-                swap_total_bytes=swap.total,
-                swap_used_bytes=swap.used,
+                memory=self._memory.read(),
                 daemon_resident_memory_bytes=self._self.memory_info().rss,
             )
 
