@@ -12,7 +12,20 @@ from autotuned.core.ports import Engine
 from autotuned.rpc.response import duration, timestamp
 
 # What a client may rely on; names are added, never changed.
-CAPABILITIES = ("chat", "raw-prompt", "tools", "json-schema", "logprobs", "count-tokens", "watch-snapshots")
+CAPABILITIES = (
+    "chat",
+    "raw-prompt",
+    "tools",
+    "json-schema",
+    "logprobs",
+    "count-tokens",
+    "watch-snapshots",
+    "plan-model",
+    "prewarm",
+    "no-swap",
+    "keep-alive",
+    "delete-prefixes",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

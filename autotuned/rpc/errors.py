@@ -26,6 +26,7 @@ from autotuned.core.errors import (
     ShuttingDown,
     StorageFull,
     Unsupported,
+    WouldSwap,
 )
 
 DOMAIN = "autotune.v1"
@@ -42,6 +43,9 @@ _CODES: dict[type[AutotuneError], grpc.StatusCode] = {
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unsupported: grpc.StatusCode.UNIMPLEMENTED,
+    # Trying again does not help before memory is free or the request asks for less: no RESOURCE_EXHAUSTED,
+    # after which many clients do.
+    WouldSwap: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

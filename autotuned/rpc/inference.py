@@ -9,8 +9,10 @@ import grpc
 from autotune.v1 import inference_service_pb2, inference_service_pb2_grpc
 
 from autotuned.core.errors import FieldInvalid, Unsupported
-from autotuned.rpc.request import chat_input, generation_request
-from autotuned.rpc.response import generate_response
+from autotuned.rpc.chat import chat_input
+from autotuned.rpc.fields import client_of
+from autotuned.rpc.request import generation_request, prewarm_request
+from autotuned.rpc.response import generate_response, prewarm_response
 from autotuned.services.inference import Inference
 from autotuned.services.models import Models
 
@@ -26,12 +28,20 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
         self._engines = {engine.name for engine in models.engines}
 
     async def Generate(  # noqa: N802 - the proto's name
-        self, request: inference_service_pb2.GenerateRequest, _context: grpc.aio.ServicerContext
+        self, request: inference_service_pb2.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncGenerator[inference_service_pb2.GenerateResponse, None]:
         """See the proto."""
-        async with aclosing(self._inference.generate(generation_request(request, self._engines))) as events:
+        generation = generation_request(request, self._engines, client_of(context))
+        async with aclosing(self._inference.generate(generation)) as events:
             async for event in events:
                 yield generate_response(event)
+
+    async def Prewarm(  # noqa: N802 - the proto's name
+        self, request: inference_service_pb2.PrewarmRequest, context: grpc.aio.ServicerContext
+    ) -> inference_service_pb2.PrewarmResponse:
+        """See the proto."""
+        generation = prewarm_request(request, client_of(context))
+        return prewarm_response(await self._inference.prewarm(generation))
 
     async def CountTokens(  # noqa: N802 - the proto's name
         self, request: inference_service_pb2.CountTokensRequest, _context: grpc.aio.ServicerContext

@@ -6,15 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import grpc
-from autotune.v1 import model_service_pb2, model_service_pb2_grpc
+from autotune.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 
 from autotuned.core.errors import FieldInvalid
 from autotuned.core.model import LoadProgress
+from autotuned.rpc.fields import client_of, keep_alive_seconds, positive, profile_name, swap_policy
 from autotuned.rpc.paging import page
-from autotuned.rpc.request import profile_name
-from autotuned.rpc.response import load_progress, model_message, plan_message, running_model_message
+from autotuned.rpc.plans import plan_message, shape_message
+from autotuned.rpc.request import plan_request
+from autotuned.rpc.response import load_progress, model_message, running_model_message
+from autotuned.services.inference import Inference
 from autotuned.services.lease import Lease
-from autotuned.services.models import Models
+from autotuned.services.models import Listing, Models
+from autotuned.services.prefixes import Prefixes
 from autotuned.services.system import System
 
 _Outcome = model_service_pb2.UnloadModelResponse
@@ -23,8 +27,10 @@ _Outcome = model_service_pb2.UnloadModelResponse
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Converts and forwards; the service decides."""
 
-    def __init__(self, *, models: Models, system: System) -> None:
+    def __init__(self, *, models: Models, inference: Inference, prefixes: Prefixes, system: System) -> None:
         self._models = models
+        self._inference = inference
+        self._prefixes = prefixes
         self._system = system
 
     async def ListModels(  # noqa: N802 - the proto's name
@@ -38,7 +44,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             request.page_token,
         )
         return model_service_pb2.ListModelsResponse(
-            models=[model_message(listing) for listing in shown],
+            models=[self._message(listing) for listing in shown],
             next_page_token=token,
             default_model=self._models.default_model,
         )
@@ -47,7 +53,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.GetModelRequest, _context: grpc.aio.ServicerContext
     ) -> model_service_pb2.GetModelResponse:
         """See the proto."""
-        return model_service_pb2.GetModelResponse(model=model_message(await self._models.get(request.model)))
+        return model_service_pb2.GetModelResponse(model=self._message(await self._models.get(request.model)))
 
     async def ListRunningModels(  # noqa: N802 - the proto's name
         self, request: model_service_pb2.ListRunningModelsRequest, _context: grpc.aio.ServicerContext
@@ -64,12 +70,16 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.LoadModelRequest, _context: grpc.aio.ServicerContext
     ) -> AsyncGenerator[model_service_pb2.LoadModelResponse, None]:
         """See the proto."""
-        context_tokens = request.context_tokens if request.HasField("context_tokens") else None
-        if context_tokens is not None and context_tokens < 1:
-            raise FieldInvalid("context_tokens", f"{context_tokens} is out of range; use 1 or more.")
         steps: asyncio.Queue[LoadProgress | None] = asyncio.Queue()
         load = asyncio.create_task(
-            self._models.load(request.model, profile_name(request.profile), context_tokens, steps.put_nowait)
+            self._models.load(
+                request.model,
+                profile_name(request.profile),
+                positive(request, "context_tokens"),
+                swap_policy(request.swap_policy),
+                keep_alive_seconds(request),
+                steps.put_nowait,
+            )
         )
         load.add_done_callback(lambda _: steps.put_nowait(None))
         try:
@@ -91,6 +101,28 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             outcome=_Outcome.OUTCOME_UNLOADED if unloaded else _Outcome.OUTCOME_NOT_LOADED,
             freed_memory_bytes=freed_bytes,
         )
+
+    async def PlanModel(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.PlanModelRequest, context: grpc.aio.ServicerContext
+    ) -> model_service_pb2.PlanModelResponse:
+        """See the proto."""
+        generation, prompt_tokens = plan_request(request, client_of(context))
+        listing, plan, loaded_shape = await self._inference.plan(generation, prompt_tokens)
+        return model_service_pb2.PlanModelResponse(
+            model=self._message(listing),
+            plan=plan_message(plan),
+            loaded_shape=shape_message(loaded_shape) if loaded_shape else None,
+        )
+
+    async def DeletePrefixes(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.DeletePrefixesRequest, _context: grpc.aio.ServicerContext
+    ) -> model_service_pb2.DeletePrefixesResponse:
+        """See the proto."""
+        deleted_count, freed_bytes = await self._prefixes.delete(request.model)
+        return model_service_pb2.DeletePrefixesResponse(deleted_count=deleted_count, freed_bytes=freed_bytes)
+
+    def _message(self, listing: Listing) -> model_pb2.Model:
+        return model_message(listing, self._models.fit_of(listing.entry))
 
     async def _loaded(self, lease: Lease) -> model_service_pb2.LoadModelResponse:
         """What was loaded, once this call uses it no more."""

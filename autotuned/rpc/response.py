@@ -1,8 +1,8 @@
-"""Core to wire: generation events, plans, models and snapshots as messages."""
+"""Core to wire: generation events, models and snapshots as messages."""
 
 from __future__ import annotations
 
-from autotune.v1 import inference_service_pb2, model_pb2, plan_pb2, system_service_pb2
+from autotune.v1 import inference_service_pb2, model_pb2, system_service_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,6 +11,7 @@ from autotuned.core.generation import (
     Finished,
     FinishReason,
     GenerationEvent,
+    Prewarmed,
     Queued,
     ReasoningDelta,
     Started,
@@ -19,8 +20,16 @@ from autotuned.core.generation import (
     TokenLogprob,
 )
 from autotuned.core.model import LoadPhase, LoadProgress, ModelState, RunningModel
-from autotuned.core.plan import KvCacheType, LoadShape, Plan, PlanAction, Reason
+from autotuned.core.plan import Fit
 from autotuned.core.snapshot import Snapshot
+from autotuned.rpc.plans import (
+    PRESSURE_TIERS,
+    fit_message,
+    footprint_message,
+    plan_message,
+    reason_messages,
+    shape_message,
+)
 from autotuned.services.models import Listing
 
 _FINISH = {
@@ -36,19 +45,11 @@ _STATES = {
     ModelState.FAILED: model_pb2.MODEL_STATE_FAILED,
 }
 _PHASES = {
+    LoadPhase.WAITING: model_pb2.LOAD_PHASE_WAITING,
     LoadPhase.STARTING: model_pb2.LOAD_PHASE_STARTING,
     LoadPhase.READING_WEIGHTS: model_pb2.LOAD_PHASE_READING_WEIGHTS,
     LoadPhase.ALLOCATING: model_pb2.LOAD_PHASE_ALLOCATING,
     LoadPhase.READY: model_pb2.LOAD_PHASE_READY,
-}
-_ACTIONS = {
-    PlanAction.REUSE: plan_pb2.PLAN_ACTION_REUSE,
-    PlanAction.LOAD: plan_pb2.PLAN_ACTION_LOAD,
-    PlanAction.GROW: plan_pb2.PLAN_ACTION_GROW,
-}
-_CACHE_TYPES = {
-    KvCacheType.F16: plan_pb2.KV_CACHE_TYPE_F16,
-    KvCacheType.Q8_0: plan_pb2.KV_CACHE_TYPE_Q8_0,
 }
 
 
@@ -100,33 +101,20 @@ def load_progress(progress: LoadProgress) -> model_pb2.LoadProgress:
     )
 
 
-def plan_message(plan: Plan) -> plan_pb2.Plan:
-    """A plan."""
-    return plan_pb2.Plan(
-        action=_ACTIONS[plan.action],
-        shape=shape_message(plan.shape),
-        kv_cache_bytes=plan.kv_cache_bytes,
-        weights_bytes=plan.weights_bytes,
-        reasons=_reasons(plan.reasons),
+def prewarm_response(prewarmed: Prewarmed) -> inference_service_pb2.PrewarmResponse:
+    """What was prewarmed."""
+    return inference_service_pb2.PrewarmResponse(
+        plan=plan_message(prewarmed.plan),
+        prompt_tokens=prewarmed.prompt_tokens,
+        cached_tokens=prewarmed.cached_tokens,
+        overtaken=prewarmed.overtaken,
+        load_duration=duration(prewarmed.load_seconds),
+        total_duration=duration(prewarmed.total_seconds),
     )
 
 
-def shape_message(shape: LoadShape) -> plan_pb2.LoadShape:
-    """A shape."""
-    return plan_pb2.LoadShape(
-        context_tokens=shape.context_tokens,
-        slots_count=shape.slots_count,
-        key_cache_type=_CACHE_TYPES[shape.key_cache_type],
-        value_cache_type=_CACHE_TYPES[shape.value_cache_type],
-        batch_tokens=shape.batch_tokens,
-        micro_batch_tokens=shape.micro_batch_tokens,
-        flash_attention=shape.flash_attention,
-        gpu_layers_count=shape.gpu_layers_count,
-    )
-
-
-def model_message(listing: Listing) -> model_pb2.Model:
-    """A model on disk."""
+def model_message(listing: Listing, fit: Fit | None) -> model_pb2.Model:
+    """A model on disk, and how it would fit into memory now."""
     entry = listing.entry
     facts = entry.facts
     return model_pb2.Model(
@@ -140,6 +128,7 @@ def model_message(listing: Listing) -> model_pb2.Model:
         train_context_tokens=facts.train_context_tokens if facts else 0,
         state=_STATES[listing.state],
         problem=entry.problem,
+        fit=fit_message(fit) if fit else None,
     )
 
 
@@ -150,8 +139,8 @@ def running_model_message(model: RunningModel) -> model_pb2.RunningModel:
         engine=model.engine,
         state=_STATES[model.state],
         shape=shape_message(model.shape) if model.shape else None,
-        kv_cache_bytes=model.kv_cache_bytes,
-        weights_bytes=model.weights_bytes,
+        kv_cache_bytes=model.footprint.kv_cache_bytes if model.footprint else 0,
+        weights_bytes=model.footprint.weights_bytes if model.footprint else 0,
         resident_memory_bytes=model.resident_memory_bytes,
         process_id=model.process_id,
         load_time=timestamp(model.loaded_at),
@@ -159,26 +148,33 @@ def running_model_message(model: RunningModel) -> model_pb2.RunningModel:
         active_requests_count=model.active_requests_count,
         queued_requests_count=model.queued_requests_count,
         load_duration=duration(model.load_seconds),
-        reasons=_reasons(model.reasons),
+        reasons=reason_messages(model.reasons),
         incarnation_id=model.incarnation_id,
+        footprint=footprint_message(model.footprint) if model.footprint else None,
+        expiry_time=timestamp(model.expires_at),
     )
 
 
 def snapshot_message(snapshot: Snapshot) -> system_service_pb2.Snapshot:
     """A snapshot."""
-    machine = snapshot.machine
+    machine, memory = snapshot.machine, snapshot.machine.memory
     return system_service_pb2.Snapshot(
         snapshot_time=timestamp(snapshot.taken_at),
         cpu_used_ratio=machine.cpu_used_ratio,
         cpu_cores_count=machine.cpu_cores_count,
-        memory_total_bytes=machine.memory_total_bytes,
-        memory_available_bytes=machine.memory_available_bytes,
-        swap_total_bytes=machine.swap_total_bytes,
-        swap_used_bytes=machine.swap_used_bytes,
+        memory_total_bytes=memory.total_bytes,
+        memory_available_bytes=memory.available_bytes,
+        swap_total_bytes=memory.swap_total_bytes,
+        swap_used_bytes=max(0, memory.swap_total_bytes - memory.swap_free_bytes),
         daemon_resident_memory_bytes=machine.daemon_resident_memory_bytes,
         running_models=[running_model_message(model) for model in snapshot.running_models],
         active_requests_count=snapshot.active_requests_count,
         queued_requests_count=snapshot.queued_requests_count,
+        memory_limit_bytes=memory.limit_bytes,
+        pressure_tier=PRESSURE_TIERS[snapshot.pressure],
+        memory_stalled_ratio=memory.stalled_ratio,
+        saved_prefixes_count=snapshot.saved_prefixes_count,
+        saved_prefixes_bytes=snapshot.saved_prefixes_bytes,
     )
 
 
@@ -244,7 +240,3 @@ def _timings(timings: Timings) -> inference_service_pb2.Timings:
         decode_tokens_per_second=timings.decode_tokens_per_second,
         prefill_tokens_per_second=timings.prefill_tokens_per_second,
     )
-
-
-def _reasons(reasons: tuple[Reason, ...]) -> list[plan_pb2.PlanReason]:
-    return [plan_pb2.PlanReason(code=reason.code, text=reason.text) for reason in reasons]
