@@ -47,6 +47,14 @@ GOLDEN = [
         "The prompt has at least 9,000 tokens and the context holds 8,192; "
         "shorten it to fewer than 8,192 tokens or use a model with a longer context.",
     ),
+    (
+        errors.WouldSwap(
+            "It needs 9 GiB.", required_bytes=9 << 30, available_bytes=4 << 30, fitting_context_tokens=2048
+        ),
+        CODE.FAILED_PRECONDITION,
+        "WOULD_SWAP",
+        "It needs 9 GiB.",
+    ),
     (errors.QueueFull("Full.", retry_seconds=2.5), CODE.RESOURCE_EXHAUSTED, "QUEUE_FULL", "Full."),
     (errors.EngineUnreachable("Gone."), CODE.UNAVAILABLE, "ENGINE_UNREACHABLE", "Gone."),
     (errors.StorageFull("Full."), CODE.RESOURCE_EXHAUSTED, "STORAGE_FULL", "Full."),
@@ -80,6 +88,16 @@ def test_each_error_has_its_code_reason_and_sentence(error, code, reason, senten
 def test_a_full_queue_says_when_to_try_again():
     retry = detail(status_of(errors.QueueFull("Full.", retry_seconds=2.5)), error_details_pb2.RetryInfo)
     assert retry.retry_delay.ToTimedelta().total_seconds() == 2.5
+
+
+def test_what_would_swap_tells_both_sides_and_what_would_fit():
+    error = errors.WouldSwap("No.", required_bytes=9, available_bytes=4, fitting_context_tokens=2048)
+    info = detail(status_of(error), error_details_pb2.ErrorInfo)
+    assert dict(info.metadata) == {
+        "requiredBytes": "9",
+        "availableBytes": "4",
+        "fittingContextTokens": "2048",
+    }
 
 
 def test_a_bad_field_is_named_in_the_details():

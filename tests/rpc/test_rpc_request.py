@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from autotuned.core.chat import ProfileName, Role, ToolCallPart, ToolChoiceMode, ToolResultPart
 from autotuned.core.errors import AutotuneError, FieldInvalid
+from autotuned.core.memory import SwapPolicy
 from autotuned.rpc.request import generation_request
 
 ENGINES = {"llamacpp"}
@@ -140,13 +141,10 @@ REFUSALS = {
         ask(priority=pb.PRIORITY_INTERACTIVE),
         "priority is not supported yet; leave the field out.",
     ),
-    "no swap": (
-        ask(swap_policy=pb.SWAP_POLICY_NEVER),
-        "swap_policy is not supported yet; leave the field out.",
-    ),
     "keep-alive": (
-        ask(keep_alive_duration=Duration(seconds=5)),
-        "keep_alive_duration is not supported yet; leave the field out.",
+        ask(keep_alive_duration=Duration(seconds=366 * 24 * 3600 + 1)),
+        "keep_alive_duration: 31,622,401 s is out of range; use 0 s to 31,622,400 s, "
+        "or a negative time to keep the model until its memory is needed.",
     ),
     "store": (
         ask(store_policy=pb.STORE_POLICY_KEEP),
@@ -203,8 +201,11 @@ def test_every_field_arrives():
         profile=pb.PROFILE_FAST,
         context_tokens=1024,
         engine="llamacpp",
+        swap_policy=pb.SWAP_POLICY_NEVER,
+        keep_alive_duration=Duration(seconds=90, nanos=500_000_000),
+        store_policy=pb.STORE_POLICY_DISCARD,
     )
-    core = generation_request(request, ENGINES)
+    core = generation_request(request, ENGINES, "agent")
     assert core.model == "pocket"
     assert [message.role for message in core.input.messages] == [Role.USER, Role.ASSISTANT, Role.TOOL]
     assert core.input.messages[1].parts == (ToolCallPart("1", "f", '{"z":1,"a":2}'),)
@@ -218,6 +219,8 @@ def test_every_field_arrives():
     assert core.response_format.schema_json == schema
     assert (core.max_reply_tokens, core.top_logprobs_count, core.context_tokens) == (9, 0, 1024)
     assert core.profile is ProfileName.FAST
+    assert (core.swap_policy, core.keep_alive_seconds) == (SwapPolicy.NEVER, 90.5)
+    assert (core.discard, core.client) == (True, "agent")
 
 
 SAMPLING_FIELDS = st.fixed_dictionaries(

@@ -46,7 +46,7 @@ JSON_FIELDS = {
 }
 
 
-@pytest.mark.parametrize("field", ["swap_policy", "store_policy", "recall_policy", "priority"])
+@pytest.mark.parametrize("field", ["store_policy", "recall_policy", "priority"])
 def test_a_policy_of_a_newer_client_is_refused(field):
     request = asked()
     setattr(request, field, UNKNOWN)
@@ -57,8 +57,6 @@ def test_a_policy_of_a_newer_client_is_refused(field):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"swap_policy": pb.SWAP_POLICY_ALLOW},
-        {"store_policy": pb.STORE_POLICY_DISCARD},
         {"recall_policy": pb.RECALL_POLICY_OMIT},
         {"priority": pb.PRIORITY_NORMAL},
     ],
@@ -67,6 +65,14 @@ def test_what_happens_anyway_may_be_asked_for(fields):
     request = asked()
     request.MergeFrom(pb.GenerateRequest(**fields))
     assert generation_request(request, ENGINES).input.messages
+
+
+@pytest.mark.parametrize("field", ["swap_policy", "profile", "reasoning_effort"])
+def test_a_value_of_a_newer_client_is_refused(field):
+    request = asked()
+    setattr(request, field, UNKNOWN)
+    with pytest.raises(FieldInvalid, match=f"{field}: 9 is not a known value"):
+        generation_request(request, ENGINES)
 
 
 def test_an_empty_message_of_a_tool_is_refused_rather_than_left_out():
