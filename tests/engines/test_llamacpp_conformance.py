@@ -18,5 +18,11 @@ async def busy_slots(model):
 
 class TestLlamacpp(EngineSuite):
     @pytest.fixture
-    async def case(self, engine, pocket):
-        return EngineCase(engine=engine, entry=pocket, shape=SHAPE, active_requests=busy_slots)
+    async def case(self, engine, pocket, paths):
+        return EngineCase(
+            engine=engine,
+            entry=pocket,
+            shape=SHAPE,
+            active_requests=busy_slots,
+            prefix_folder=paths.prefixes,
+        )

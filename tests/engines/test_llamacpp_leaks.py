@@ -12,7 +12,7 @@ import pytest
 from autotuned.core.errors import EngineUnreachable
 from tests.engines.processes import descendants, descriptors, until
 from tests.engines.shapes import SHAPE
-from tests.suites.engine_case import answer, ask
+from tests.suites.engine_case import TALK, answer, ask
 
 CYCLES = 20
 
@@ -33,7 +33,7 @@ async def load_and_unload(engine, pocket):
 
 async def load_and_cancel_the_answer(engine, pocket):
     model = await engine.load(pocket, SHAPE, lambda _: None)
-    async with aclosing(model.generate(ask("Count from 1 to 79."))) as events:
+    async with aclosing(model.generate(ask("Count from 1 to 79."), TALK)) as events:
         await anext(events)
     await model.unload()
 
@@ -49,7 +49,7 @@ async def cancel_the_load(engine, pocket):
 
 async def load_and_crash(engine, pocket):
     model = await engine.load(pocket, SHAPE, lambda _: None)
-    async with aclosing(model.generate(ask("Count from 1 to 79."))) as events:
+    async with aclosing(model.generate(ask("Count from 1 to 79."), TALK)) as events:
         await anext(events)
         os.kill(model.process_id, signal.SIGKILL)
         with pytest.raises(EngineUnreachable):
@@ -79,7 +79,7 @@ async def test_many_answers_leave_no_descriptor(engine, pocket):
     await answer(model, ask("Hello!"))
     before = await settled()
     for number in range(100):
-        async with aclosing(model.generate(ask("Hello!"))) as events:
+        async with aclosing(model.generate(ask("Hello!"), TALK)) as events:
             async for _ in events:
                 if number % 3 == 0:
                     break

@@ -15,7 +15,7 @@ from autotuned.core.plan import KvCacheType
 from autotuned.engines.llamacpp.connection import fetch
 from autotuned.engines.llamacpp.guard import WORKER_OOM_SCORE
 from tests.engines.shapes import SHAPE, shape
-from tests.suites.engine_case import answer, ask, text_of
+from tests.suites.engine_case import TALK, answer, ask, text_of
 
 Q8_0 = KvCacheType.Q8_0
 
@@ -82,14 +82,6 @@ async def test_nothing_is_served_beside_requests(model):
     assert props["endpoint_metrics"] is False
     assert props["cors_proxy_enabled"] is False
     assert (await get(model, "/metrics"))[0] == 501
-    status, _ = await fetch(
-        str(model._worker.socket_path),
-        "POST",
-        "/slots/0?action=save",
-        b'{"filename":"x"}',
-        silence_seconds=10.0,
-    )
-    assert status == 501
 
 
 async def test_the_processes_are_daemon_guard_worker(model):
@@ -135,7 +127,7 @@ async def test_requests_leave_no_trace_in_the_log(model):
 
 async def test_a_worker_that_hangs_is_ended_and_fails_its_requests(make_engine, pocket):
     model = await make_engine(silence_timeout_seconds=0.3).load(pocket, SHAPE, lambda _: None)
-    async with aclosing(model.generate(ask("Count from 1 to 79."))) as events:
+    async with aclosing(model.generate(ask("Count from 1 to 79."), TALK)) as events:
         await anext(events)
         os.kill(model.process_id, signal.SIGSTOP)
         with pytest.raises(EngineUnreachable, match="fell silent"):

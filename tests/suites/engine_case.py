@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,8 @@ from autotuned.core.plan import LoadShape
 from autotuned.core.ports import Engine, LoadedModel
 
 IDLE_SECONDS = 10.0
+# The conversation of requests that do not care.
+TALK = "talk"
 
 WEATHER = Tool(
     "get_weather",
@@ -49,17 +52,25 @@ class EngineCase:
     """An engine to examine.
 
     ``entry`` is the pocket model, ``shape`` one slot of 2,048 tokens in F16. ``active_requests``
-    says how many requests the engine still works on, as the engine itself sees it.
+    says how many requests the engine still works on, as the engine itself sees it. ``prefix_folder``
+    is where prefixes are saved, None for an engine that saves none.
     """
 
     engine: Engine
     entry: ModelEntry
     shape: LoadShape
     active_requests: Callable[[LoadedModel], Awaitable[int]]
+    prefix_folder: Path | None = None
 
-    async def load(self, **changes: int) -> LoadedModel:
+    async def load(self, **changes: object) -> LoadedModel:
         """The model in the shape of this case, or one that differs."""
         return await self.engine.load(self.entry, replace(self.shape, **changes), lambda _: None)
+
+    async def load_as_other(self) -> LoadedModel:
+        """The model under another digest: to an engine, another model of the same dimensions."""
+        assert self.entry.facts is not None
+        facts = replace(self.entry.facts, digest="0" * 64)
+        return await self.engine.load(replace(self.entry, facts=facts), self.shape, lambda _: None)
 
 
 def user(text: str) -> Message:
@@ -80,9 +91,11 @@ def ask(*messages: str | Message, tools: tuple[Tool, ...] = (), **fields: object
     return GenerationRequest(model="pocket", input=chat, **{"sampling": Sampling(temperature=0.0), **fields})
 
 
-async def answer(model: LoadedModel, request: GenerationRequest) -> list[EngineEvent]:
+async def answer(
+    model: LoadedModel, request: GenerationRequest, conversation: str = TALK
+) -> list[EngineEvent]:
     """Every event of a generation."""
-    async with aclosing(model.generate(request)) as events:
+    async with aclosing(model.generate(request, conversation)) as events:
         return [event async for event in events]
 
 

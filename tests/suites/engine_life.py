@@ -21,6 +21,7 @@ from autotuned.core.generation import (
 )
 from autotuned.core.model import LoadPhase, LoadProgress
 from tests.suites.engine_case import (
+    TALK,
     OneModel,
     answer,
     ask,
@@ -83,7 +84,7 @@ class EngineLife(OneModel):
         order: list[tuple[str, type]] = []
 
         async def run(name, text):
-            async with aclosing(model.generate(ask(text, max_reply_tokens=150))) as events:
+            async with aclosing(model.generate(ask(text, max_reply_tokens=150), TALK)) as events:
                 async for event in events:
                     order.append((name, type(event)))  # noqa: PERF401 - the order of both together
 
@@ -105,7 +106,7 @@ class EngineLife(OneModel):
     # Cancelling.
 
     async def test_closing_in_decode_stops_the_engine(self, case, model):
-        async with aclosing(model.generate(ask("Count from 1 to 79."))) as events:
+        async with aclosing(model.generate(ask("Count from 1 to 79."), TALK)) as events:
             seen = 0
             async for event in events:
                 seen += isinstance(event, TextDelta)
@@ -120,13 +121,13 @@ class EngineLife(OneModel):
             request = ask("Repeat: " + "la lo lu " * 1200, max_reply_tokens=1)
             total = await model.count_tokens(request.input)
             assert total > 3000
-            async with aclosing(model.generate(request)) as events:
+            async with aclosing(model.generate(request, TALK)) as events:
                 async for event in events:
                     assert isinstance(event, PrefillProgress)
                     if event.processed_tokens >= 64:
                         break
             await until_idle(case, model)
-            async with aclosing(model.generate(request)) as events:
+            async with aclosing(model.generate(request, TALK)) as events:
                 again = await anext(events)
             assert event.processed_tokens <= again.cached_tokens < total // 2
         finally:
@@ -136,7 +137,7 @@ class EngineLife(OneModel):
         started = asyncio.Event()
 
         async def run():
-            async with aclosing(model.generate(ask("Count from 1 to 79."))) as events:
+            async with aclosing(model.generate(ask("Count from 1 to 79."), TALK)) as events:
                 async for _ in events:
                     started.set()
 
@@ -148,7 +149,7 @@ class EngineLife(OneModel):
         await until_idle(case, model)
 
     async def test_a_generation_that_was_never_begun_costs_nothing(self, case, model):
-        await model.generate(ask("Hello!")).aclose()
+        await model.generate(ask("Hello!"), TALK).aclose()
         assert await case.active_requests(model) == 0
 
     @pytest.mark.parametrize("phase", [LoadPhase.STARTING, LoadPhase.READING_WEIGHTS, LoadPhase.ALLOCATING])
@@ -186,7 +187,7 @@ class EngineLife(OneModel):
 
     async def test_unload_ends_what_runs(self, case):
         model = await case.load()
-        async with aclosing(model.generate(ask("Count from 1 to 79."))) as events:
+        async with aclosing(model.generate(ask("Count from 1 to 79."), TALK)) as events:
             await anext(events)
             await model.unload()
             with pytest.raises(EngineUnreachable):
@@ -205,7 +206,7 @@ class EngineLife(OneModel):
             except EngineUnreachable as error:
                 failures.append(error)
 
-        async with aclosing(model.generate(ask("Count from 1 to 79."))) as events:
+        async with aclosing(model.generate(ask("Count from 1 to 79."), TALK)) as events:
             await anext(events)
             other = asyncio.create_task(run())
             os.kill(model.process_id, signal.SIGKILL)

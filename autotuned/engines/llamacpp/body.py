@@ -9,7 +9,7 @@ Invariant: everything that a request asks for is in its body or refused here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -40,6 +40,7 @@ COUNT_CHAT_TARGET = "/v1/chat/completions/input_tokens"
 PROMPT_TARGET = "/completion"
 INFILL_TARGET = "/infill"
 TOKENIZE_TARGET = "/tokenize"
+SLOTS_TARGET = "/slots"
 
 MAX_REPLY_TOKENS = (1 << 31) - 1
 # The engine takes this seed for "draw one"; every other 32-bit number is a seed.
@@ -57,6 +58,14 @@ class Call:
 
     target: str
     body: bytes
+    method: str = "POST"
+
+    def on_slot(self, number: int) -> Call:
+        """This call, to be served on a slot of its own."""
+        return Call(self.target, b'{"id_slot":%d,%s' % (number, self.body[1:]), self.method)
+
+
+SLOTS_CALL = Call(SLOTS_TARGET, b"", "GET")
 
 
 def generation_call(request: GenerationRequest) -> Call:
@@ -80,6 +89,21 @@ def generation_call(request: GenerationRequest) -> Call:
     if request.reasoning_effort is not None:
         body["chat_template_kwargs"] = _reasoning(request.reasoning_effort)
     return Call(CHAT_TARGET, _json(body))
+
+
+def prefill_call(request: GenerationRequest) -> Call:
+    """The call that computes the state of this prompt and answers nothing. Raises like above."""
+    return generation_call(replace(request, max_reply_tokens=0))
+
+
+def save_call(slot_number: int, file_name: str) -> Call:
+    """The call that writes a slot's state into a file of the folder that the worker was told."""
+    return Call(f"{SLOTS_TARGET}/{slot_number}?action=save", _json({"filename": file_name}))
+
+
+def restore_call(slot_number: int, file_name: str) -> Call:
+    """The call that reads such a file into a slot."""
+    return Call(f"{SLOTS_TARGET}/{slot_number}?action=restore", _json({"filename": file_name}))
 
 
 def count_call(chat: ChatInput | str) -> Call:

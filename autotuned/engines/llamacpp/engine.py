@@ -8,6 +8,7 @@ nothing that this engine started is left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -25,8 +26,10 @@ from autotuned.core.ports import Capabilities, Clock
 from autotuned.core.settings import LlamacppSettings, PathSettings
 from autotuned.engines.llamacpp.discovery import ModelFiles
 from autotuned.engines.llamacpp.model import LlamacppModel
+from autotuned.engines.llamacpp.prefix_file import PrefixFiles
 from autotuned.engines.llamacpp.process import WorkerProcess, start_worker
 from autotuned.engines.llamacpp.readiness import until_ready
+from autotuned.engines.llamacpp.requests import WorkerRequests
 from autotuned.engines.llamacpp.shape import worker_settings
 
 NAME = "llamacpp"
@@ -44,6 +47,7 @@ CAPABILITIES = Capabilities(
     embeddings=False,
     exact_token_counts=True,
     load_shape=True,
+    kv_prefixes=True,
 )
 
 _log = logging.getLogger(__name__)
@@ -108,12 +112,25 @@ class LlamacppEngine:
             await worker.wait_gone()
             self._check_open()
             raise
+        requests = WorkerRequests(
+            worker=worker,
+            model_id=entry.id,
+            incarnation_id=incarnation_id,
+            context_tokens=applied.context_tokens,
+            silence_seconds=self._settings.silence_timeout_seconds,
+        )
+        prefix_files = PrefixFiles(
+            self._paths.prefixes,
+            model_digest=entry.facts.digest,
+            shape=applied,
+            engine_version=self._version,
+        )
         return LlamacppModel(
             incarnation_id=incarnation_id,
-            model_id=entry.id,
             shape=applied,
             worker=worker,
-            silence_seconds=self._settings.silence_timeout_seconds,
+            requests=requests,
+            prefix_files=prefix_files,
         )
 
     async def close(self) -> None:
@@ -126,7 +143,15 @@ class LlamacppEngine:
             raise ShuttingDown
 
     async def _start(self, entry: ModelEntry, shape: LoadShape, socket_path: Path) -> WorkerProcess:
-        settings = worker_settings(entry, shape, socket_path=str(socket_path), threads=self._settings.threads)
+        with contextlib.suppress(OSError):
+            self._paths.prefixes.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings = worker_settings(
+            entry,
+            shape,
+            socket_path=str(socket_path),
+            prefix_folder=f"{self._paths.prefixes}{os.sep}",
+            threads=self._settings.threads,
+        )
         command = (sys.executable, "-I", "-B", str(WORKER), msgspec.json.encode(settings).decode())
         try:
             worker = await start_worker(command, socket_path)

@@ -1,42 +1,42 @@
-"""One loaded model: a worker that serves, and the requests that run on it.
+"""One loaded model: a worker that serves, the requests that run on it, and the KV state that it keeps.
 
 ``engine`` makes it, ``services`` use it through the port ``LoadedModel``.
-Invariants: closing ``generate`` closes its connection, which is what stops the engine; a request
-that ends in any other way than with ``EngineFinished`` raises.
+Invariants: closing ``generate`` closes its connection, which is what stops the engine; whatever
+touches a slot has taken it; the engine reads no KV state that it did not write, whole, for this model.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import msgspec
 
 from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt
-from autotuned.core.errors import AutotuneError, EngineUnreachable
-from autotuned.core.generation import EngineEvent
+from autotuned.core.generation import EngineEvent, PrefillProgress
 from autotuned.core.plan import LoadShape
-from autotuned.engines.llamacpp.body import Call, count_call, generation_call
-from autotuned.engines.llamacpp.connection import (
-    ConnectionBroken,
-    ConnectionSilent,
-    EventSplitter,
-    Exchange,
-    fetch,
+from autotuned.core.prefix import WrittenPrefix
+from autotuned.engines.llamacpp.body import (
+    SLOTS_CALL,
+    Call,
+    count_call,
+    generation_call,
+    prefill_call,
+    restore_call,
+    save_call,
 )
-from autotuned.engines.llamacpp.events import (
-    ChatReader,
-    EngineProblem,
-    ProblemData,
-    PromptReader,
-    UnreadableStream,
-    problem_in,
-)
+from autotuned.engines.llamacpp.events import ChatReader, PromptReader, problem_in
+from autotuned.engines.llamacpp.prefix_file import PrefixFiles
 from autotuned.engines.llamacpp.process import WorkerProcess
-from autotuned.engines.llamacpp.refusals import quoted, refusal
+from autotuned.engines.llamacpp.refusals import quoted
+from autotuned.engines.llamacpp.requests import OK, WorkerRequests
+from autotuned.engines.llamacpp.slots import Slot, Slots
 
-OK = 200
-# How long a broken connection waits to learn why the worker died.
-CAUSE_SECONDS = 1.0
+# How often a slot is looked at whose last request was given up; the engine ends it after its batch.
+SETTLE_SECONDS = 0.005
+# What the engine answers when a file could not be written to its end.
+SERVER_ERROR = 500
 
 
 class _TokenList(msgspec.Struct):
@@ -47,6 +47,20 @@ class _TokenCount(msgspec.Struct):
     input_tokens: int
 
 
+class _SlotState(msgspec.Struct):
+    id: int
+    is_processing: bool
+
+
+class _Saved(msgspec.Struct):
+    n_saved: int
+    n_written: int
+
+
+class _Restored(msgspec.Struct):
+    n_restored: int
+
+
 class LlamacppModel:
     """A model in a worker of its own."""
 
@@ -54,16 +68,17 @@ class LlamacppModel:
         self,
         *,
         incarnation_id: str,
-        model_id: str,
         shape: LoadShape,
         worker: WorkerProcess,
-        silence_seconds: float,
+        requests: WorkerRequests,
+        prefix_files: PrefixFiles,
     ) -> None:
         self._incarnation_id = incarnation_id
-        self._model_id = model_id
         self._shape = shape
         self._worker = worker
-        self._silence_seconds = silence_seconds
+        self._requests = requests
+        self._prefix_files = prefix_files
+        self._slots = Slots(shape.slots_count)
 
     @property
     def incarnation_id(self) -> str:
@@ -85,50 +100,63 @@ class LlamacppModel:
         """Whether the worker has ended."""
         return self._worker.is_gone
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[EngineEvent, None]:
+    async def generate(
+        self, request: GenerationRequest, conversation: str
+    ) -> AsyncGenerator[EngineEvent, None]:
         """See ``LoadedModel.generate``."""
-        call = generation_call(request)
-        is_raw = isinstance(request.input, RawPrompt)
-        reader = (PromptReader if is_raw else ChatReader)(request.top_logprobs_count)
-        splitter = EventSplitter()
-        status = 0
-        try:
-            async with self._exchange(call) as exchange:
-                if (status := await exchange.status()) != OK:
-                    raise self._refusal(problem_in(await exchange.read_all(), status), call)
-                while data := await exchange.read():
-                    for block in splitter.feed(data):
-                        for event in reader.feed(block):
-                            yield event
-                        if reader.finished:
-                            return
-        except (ConnectionBroken, ConnectionSilent, EngineProblem, UnreadableStream) as error:
-            failure = await self._failure(error, call)
-            if isinstance(failure, EngineUnreachable) and isinstance(error, ConnectionBroken) and not status:
-                failure.served = False
-            raise failure from error
-        raise self._unreachable("ended its answer too early")
+        async with aclosing(self._stream(request, generation_call(request), conversation)) as events:
+            async for event in events:
+                yield event
+
+    async def prefill(
+        self, request: GenerationRequest, conversation: str
+    ) -> AsyncGenerator[PrefillProgress, None]:
+        """See ``LoadedModel.prefill``. The engine draws one token even so; it is dropped."""
+        async with aclosing(self._stream(request, prefill_call(request), conversation)) as events:
+            async for event in events:
+                if isinstance(event, PrefillProgress):
+                    yield event
+
+    async def save_prefix(self, conversation: str, file_name: str) -> WrittenPrefix:
+        """See ``LoadedModel.save_prefix``."""
+        async with self._slots.take_holder(conversation) as slot:
+            if slot is None:
+                return WrittenPrefix(0, 0)
+            call = save_call(slot.number, file_name)
+            status, body = await self._requests.fetch(call)
+        if status == SERVER_ERROR:
+            raise self._prefix_files.unwritten(quoted(problem_in(body, status).message))
+        if status != OK:
+            raise self._requests.refusal(problem_in(body, status), call)
+        saved = self._requests.decode(body, _Saved)
+        return await asyncio.to_thread(
+            self._prefix_files.finish, file_name, WrittenPrefix(saved.n_saved, saved.n_written)
+        )
+
+    async def restore_prefix(self, conversation: str, file_name: str) -> int:
+        """See ``LoadedModel.restore_prefix``."""
+        if not await asyncio.to_thread(self._prefix_files.is_sound, file_name):
+            return 0
+        async with self._slots.take(conversation) as slot:
+            # Whatever comes of it, what the slot held is gone.
+            slot.holds = ""
+            status, body = await self._requests.fetch(restore_call(slot.number, file_name))
+            if status != OK:
+                return 0
+            restored_tokens = self._requests.decode(body, _Restored).n_restored
+            if restored_tokens:
+                self._slots.hold(slot, conversation)
+            return restored_tokens
 
     async def count_tokens(self, chat: ChatInput | str) -> int:
         """See ``LoadedModel.count_tokens``. A text counts as a raw prompt does."""
         call = count_call(chat)
-        try:
-            status, body = await fetch(
-                str(self._worker.socket_path),
-                "POST",
-                call.target,
-                call.body,
-                silence_seconds=self._silence_seconds,
-            )
-            if status != OK:
-                raise self._refusal(problem_in(body, status), call)
-            if isinstance(chat, str):
-                return len(msgspec.json.decode(body, type=_TokenList).tokens)
-            return msgspec.json.decode(body, type=_TokenCount).input_tokens
-        except msgspec.DecodeError as error:
-            raise await self._failure(UnreadableStream(str(error)), call) from error
-        except (ConnectionBroken, ConnectionSilent) as error:
-            raise await self._failure(error, call) from error
+        status, body = await self._requests.fetch(call)
+        if status != OK:
+            raise self._requests.refusal(problem_in(body, status), call)
+        if isinstance(chat, str):
+            return len(self._requests.decode(body, _TokenList).tokens)
+        return self._requests.decode(body, _TokenCount).input_tokens
 
     async def unload(self) -> None:
         """Ends the worker and returns when it is gone. Safe to call twice."""
@@ -138,34 +166,35 @@ class LlamacppModel:
         """Returns why the worker ended, once it has."""
         return await self._worker.wait_gone()
 
-    def _exchange(self, call: Call) -> Exchange:
-        return Exchange(
-            socket_path=str(self._worker.socket_path),
-            method="POST",
-            target=call.target,
-            body=call.body,
-            silence_seconds=self._silence_seconds,
+    async def _stream(
+        self, request: GenerationRequest, call: Call, conversation: str
+    ) -> AsyncGenerator[EngineEvent, None]:
+        """The events of a request, on a slot that is its own meanwhile."""
+        reader = (PromptReader if isinstance(request.input, RawPrompt) else ChatReader)(
+            request.top_logprobs_count
         )
+        async with self._slots.take(conversation) as slot:
+            if self._slots.count > 1:
+                await self._settle(slot)
+                call = call.on_slot(slot.number)
+            held, slot.is_settled = slot.holds, False
+            # In doubt until the first event: the engine may have put the slot's state away to choose another.
+            slot.holds = held if held == conversation or not self._shape.host_prompt_cache_bytes else ""
+            async with aclosing(self._requests.stream(call, reader)) as events:
+                async for event in events:
+                    if slot.holds != conversation:
+                        self._slots.hold(slot, conversation)
+                    yield event
+            slot.is_settled = True
 
-    async def _failure(self, error: Exception, call: Call) -> AutotuneError:
-        """What a request that could not be carried through has to say."""
-        if isinstance(error, EngineProblem):
-            return self._refusal(error.problem, call)
-        if isinstance(error, UnreadableStream):
-            return self._unreachable(f"sent an answer that cannot be read ({error})")
-        if isinstance(error, ConnectionSilent):
-            self._worker.kill("it fell silent and was ended")
-        if cause := await self._worker.gone_within(CAUSE_SECONDS):
-            return self._unreachable(f"is gone: {cause}")
-        return self._unreachable(f"broke off its answer ({error})")
+    async def _settle(self, slot: Slot) -> None:
+        """Waits until the worker has let go of a request that was given up on this slot.
 
-    def _unreachable(self, what: str) -> EngineUnreachable:
-        return EngineUnreachable(
-            f'The worker of "{self._model_id}" {what}; send the request again, a new worker will take it.',
-            model=self._model_id,
-            incarnationId=self._incarnation_id,
-        )
-
-    def _refusal(self, problem: ProblemData, call: Call) -> AutotuneError:
-        error = refusal(problem, call, model_id=self._model_id, context_tokens=self._shape.context_tokens)
-        return error or self._unreachable(f"failed ({quoted(problem.message)})")
+        Otherwise the engine, told to use this slot, puts its state away while it is at work.
+        """
+        while not slot.is_settled:
+            _, body = await self._requests.fetch(SLOTS_CALL)
+            states = self._requests.decode(body, list[_SlotState])
+            slot.is_settled = not any(state.is_processing for state in states if state.id == slot.number)
+            if not slot.is_settled:
+                await asyncio.sleep(SETTLE_SECONDS)

@@ -30,7 +30,8 @@ ANSWER_SECONDS = 10.0
 # How long a broken connection waits to learn why the worker died.
 CAUSE_SECONDS = 1.0
 OK = 200
-PHASES = tuple(LoadPhase)
+# The phases of a worker; a load that waits for memory has none yet.
+PHASES = (LoadPhase.STARTING, LoadPhase.READING_WEIGHTS, LoadPhase.ALLOCATING, LoadPhase.READY)
 
 _log = logging.getLogger(__name__)
 

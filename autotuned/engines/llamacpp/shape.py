@@ -26,9 +26,11 @@ WEIGHTS_BYTES_PER_THREAD = 32 << 20
 CHECKPOINTS_COUNT = 2
 
 
-def worker_settings(entry: ModelEntry, shape: LoadShape, *, socket_path: str, threads: int) -> dict[str, Any]:
+def worker_settings(
+    entry: ModelEntry, shape: LoadShape, *, socket_path: str, prefix_folder: str, threads: int
+) -> dict[str, Any]:
     """The argument of the worker program. ``threads`` 0 takes ``default_threads``."""
-    is_dense = entry.facts is not None and entry.facts.kv_is_dense
+    rewinds = entry.facts is not None and entry.facts.rewinds
     return {
         "model": entry.path,
         "alias": entry.id,
@@ -41,7 +43,8 @@ def worker_settings(entry: ModelEntry, shape: LoadShape, *, socket_path: str, th
         "micro_batch_tokens": shape.micro_batch_tokens,
         "flash_attention": shape.flash_attention,
         "gpu_layers_count": shape.gpu_layers_count,
-        "context_checkpoints_count": 0 if is_dense else CHECKPOINTS_COUNT,
+        "prefix_folder": prefix_folder,
+        "context_checkpoints_count": 0 if rewinds else CHECKPOINTS_COUNT,
         "threads_count": threads or default_threads(entry.facts.weights_bytes if entry.facts else 0),
         "http_threads_count": shape.slots_count + SPARE_HTTP_THREADS,
     }

@@ -91,7 +91,7 @@ def _set_serving(params: "xllamacpp.CommonParams", settings: dict[str, Any]) -> 
     params.cache_prompt = True
     params.n_cache_reuse = 0
     params.slot_prompt_similarity = 0.1
-    params.slot_save_path = ""
+    params.slot_save_path = settings["prefix_folder"]
     params.embedding = False
     params.use_jinja = True
     params.enable_chat_template = True
