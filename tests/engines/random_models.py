@@ -15,7 +15,8 @@ import gguf
 import numpy as np
 
 from autotuned.engines.llamacpp.discovery import POCKET
-from tests.engines.random_architectures import ARCHITECTURES, Model, Sizes
+from tests.engines.random_architectures import ARCHITECTURES
+from tests.engines.random_parts import Model, Sizes, is_plain
 
 # So many random numbers are drawn; larger tensors repeat them, which costs seconds less.
 DRAWN = 1 << 20
@@ -79,7 +80,7 @@ def _write(
     path: Path, architecture: str, model: Model, *, keys: dict[str, Any], weights: str, seed: int
 ) -> None:
     writer = gguf.GGUFWriter(path, architecture)
-    writer.add_string("general.name", f"random {architecture}")
+    writer.add_string("general.name", "random weights")
     for key, value in (model.keys | keys).items():
         if value is not None:
             _add(writer, f"{architecture}.{key}", value)
@@ -87,7 +88,7 @@ def _write(
         _add(writer, key, value)
     drawn = np.random.default_rng(seed).standard_normal(DRAWN, dtype=np.float32)
     for name, shape in model.tensors.items():
-        _add_tensor(writer, name, shape, drawn, weights if name not in model.plain else "F32")
+        _add_tensor(writer, name, shape, drawn, "F32" if is_plain(name) else weights)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -113,6 +114,9 @@ def _add_tensor(
     """Adds a tensor. ``shape`` has the length of a row first, as the format has it."""
     rows = shape[::-1]
     count = int(np.prod(shape))
+    if name.endswith("ssm_a"):
+        writer.add_tensor(name, np.full(rows, -1, np.float32))
+        return
     if len(shape) == 1 and name.endswith(".weight"):
         writer.add_tensor(name, np.ones(rows, np.float32))
         return
