@@ -15,20 +15,24 @@ class PrefixChain:
     """The names of one prompt's beginnings, shortest first, each a hash over all before it.
 
     ``boundaries[0]`` covers the tools and the first message (or the first chunk of a raw prompt), the
-    last one the whole prompt. ``weights`` are UTF-8 bytes covered up to each boundary.
+    last one the whole prompt (or its last whole chunk). ``weights`` are UTF-8 bytes covered up to each.
     ``conversation`` is equal for prompts that go on from each other: the name of their shared beginning.
+    ``discard``: nothing of this prompt may be written to disk.
     """
 
     conversation: str
     boundaries: tuple[str, ...]
     weights: tuple[int, ...]
+    discard: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedPrefix:
     """One file with KV state, as the manifest knows it. Times are seconds since the epoch.
 
-    ``boundaries`` as in ``PrefixChain``. ``prefill_seconds`` is what computing it took: its worth.
+    ``boundaries`` as in ``PrefixChain``; ``boundary_tokens`` are the tokens up to each of them, estimated.
+    ``tokens_count`` counts the reply after the last boundary, too. ``prefill_seconds`` is what computing
+    all of it takes: its worth.
     ``conversation_id`` is "" where no stored conversation owns it.
     """
 
@@ -36,6 +40,7 @@ class SavedPrefix:
     model_id: str
     file_name: str
     boundaries: tuple[str, ...]
+    boundary_tokens: tuple[int, ...]
     tokens_count: int
     bytes_count: int
     sha256: str

@@ -96,6 +96,27 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX sessions_ended_at ON sessions (ended_at)",
         ),
     ),
+    Migration(
+        "0003_prefixes",
+        (
+            """
+            CREATE TABLE prefixes (
+                id TEXT PRIMARY KEY NOT NULL,
+                model_id TEXT NOT NULL,
+                file_name TEXT NOT NULL UNIQUE,
+                boundaries TEXT NOT NULL,
+                boundary_tokens TEXT NOT NULL,
+                tokens_count INTEGER NOT NULL,
+                bytes_count INTEGER NOT NULL,
+                sha256 TEXT NOT NULL,
+                prefill_seconds REAL NOT NULL,
+                created_at REAL NOT NULL,
+                last_used_at REAL NOT NULL,
+                conversation_id TEXT NOT NULL
+            )
+            """,
+        ),
+    ),
 )
 
 

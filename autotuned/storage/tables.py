@@ -77,3 +77,25 @@ class SessionRow(Model):
         """Names the table; peewee reads it."""
 
         table_name = "sessions"
+
+
+class PrefixRow(Model):
+    """One saved KV prefix; ``boundaries`` and ``boundary_tokens`` are words with a space between."""
+
+    id = TextField(primary_key=True)
+    model_id = TextField()
+    file_name = TextField(unique=True)
+    boundaries = TextField()
+    boundary_tokens = TextField()
+    tokens_count = IntegerField()
+    bytes_count = IntegerField()
+    sha256 = TextField()
+    prefill_seconds = FloatField()
+    created_at = FloatField()
+    last_used_at = FloatField()
+    conversation_id = TextField()
+
+    class Meta:
+        """Names the table; peewee reads it."""
+
+        table_name = "prefixes"
