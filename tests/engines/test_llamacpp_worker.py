@@ -39,8 +39,23 @@ async def model(engine, pocket):
         shape(key_cache_type=Q8_0, value_cache_type=Q8_0),
         shape(key_cache_type=Q8_0),
         shape(flash_attention=False),
+        shape(kv_unified=True, slots_count=4),
+        shape(kv_unified=True, slots_count=2, key_cache_type=Q8_0, value_cache_type=Q8_0),
+        shape(host_prompt_cache_bytes=48 << 20),
+        shape(memory_mapped=False),
     ],
-    ids=["default", "slots", "batches", "q8_0", "mixed", "no flash attention"],
+    ids=[
+        "default",
+        "slots",
+        "batches",
+        "q8_0",
+        "mixed",
+        "no flash attention",
+        "unified",
+        "unified q8_0",
+        "prompt cache",
+        "read",
+    ],
 )
 async def test_props_and_slots_are_as_planned(engine, pocket, wanted):
     model = await engine.load(pocket, wanted, lambda _: None)
@@ -55,6 +70,10 @@ async def test_props_and_slots_are_as_planned(engine, pocket, wanted):
         "flash_attn": "enabled" if wanted.flash_attention else "disabled",
         "K": wanted.key_cache_type.value,
         "V": wanted.value_cache_type.value,
+        "kv_unified": "true" if wanted.kv_unified else "false",
+        "load_mode": "mmap" if wanted.memory_mapped else "none",
+        "prompt cache": "enabled, size limit: 48 MiB" if wanted.host_prompt_cache_bytes else "disabled",
+        "context checkpoints": "disabled",
     }
     assert model.shape == wanted
     assert (

@@ -87,6 +87,58 @@ class EnginePrefixes(OneModel):
         with pytest.raises(ContextTooLong):
             await prefill(model, ask("hello " * 3000))
 
+    # The prompt cache in memory.
+
+    @pytest.mark.parametrize("slots_count", [1, 2])
+    async def test_a_prompt_cache_keeps_conversations_that_share_a_slot(self, case, slots_count):
+        model = await case.load(slots_count=slots_count, host_prompt_cache_bytes=64 << 20)
+        try:
+            talks = {name: ask(f"{name} " + LONG, max_reply_tokens=2) for name in ("Ada", "Bob", "Cyd")}
+            first = {name: await usage_of(model, talk, name) for name, talk in talks.items()}
+            for name, talk in talks.items():
+                usage = await usage_of(model, talk, name)
+                assert usage.cached_tokens == usage.prompt_tokens - 1 == first[name].prompt_tokens - 1
+        finally:
+            await model.unload()
+
+    async def test_without_a_prompt_cache_the_slot_forgets(self, model):
+        talks = {name: ask(f"{name} " + LONG, max_reply_tokens=2) for name in ("Ada", "Bob")}
+        for name, talk in talks.items():
+            await answer(model, talk, name)
+        assert (await usage_of(model, talks["Ada"], "Ada")).cached_tokens < 10
+
+    async def test_a_prefix_is_saved_beside_a_prompt_cache(self, case):
+        model = await case.load(slots_count=2, host_prompt_cache_bytes=64 << 20)
+        try:
+            for name in ("Ada", "Bob", "Cyd"):
+                total = (
+                    await usage_of(model, ask(f"{name} " + LONG, max_reply_tokens=1), name)
+                ).prompt_tokens
+            assert (await model.save_prefix("Ada", FILE)) == WrittenPrefix(0, 0)
+            assert (await model.save_prefix("Bob", FILE)).tokens_count > 0
+            assert (await model.save_prefix("Cyd", FILE)).tokens_count == total
+            # The slot that was saved goes on.
+            assert (await usage_of(model, ask("Cyd " + LONG), "Cyd")).cached_tokens == total - 1
+        finally:
+            await model.unload()
+
+    async def test_a_request_after_one_that_was_given_up_is_answered(self, case):
+        model = await case.load(
+            context_tokens=8192,
+            slots_count=2,
+            batch_tokens=32,
+            micro_batch_tokens=32,
+            host_prompt_cache_bytes=64 << 20,
+        )
+        try:
+            for _ in range(3):
+                async with aclosing(model.generate(ask("Repeat: " + "la lo lu " * 1000), "Ada")) as events:
+                    await anext(events)
+                question = ask("What is the capital of France?")
+                assert text_of(await answer(model, question, "Ada")) == "The capital of France is Paris."
+        finally:
+            await model.unload()
+
     # Saved prefixes.
 
     @pytest.fixture(autouse=True)

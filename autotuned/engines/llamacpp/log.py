@@ -26,7 +26,10 @@ _SPACES = re.compile(r"\s+")
 _BARE_ERRORS = ("error: ", "GGML_ASSERT", "terminate called", "CUDA error")
 _REPORTS = (
     re.compile(r"load_tensors: (?P<key>offloaded) (?P<value>\d+)/\d+ layers to GPU"),
-    re.compile(r"llama_context: (?P<key>n_batch|n_ubatch|flash_attn)\s*= (?P<value>\w+)"),
+    re.compile(r"load_tensors: loading .*\((?P<key>load_mode) = (?P<value>\w+)\)"),
+    re.compile(r"llama_context: (?P<key>n_batch|n_ubatch|flash_attn|kv_unified)\s*= (?P<value>\w+)"),
+    re.compile(r"(?P<key>prompt cache) is (?P<value>disabled|enabled, size limit: \d+ MiB)"),
+    re.compile(r"(?P<key>context checkpoints) (?P<value>disabled|enabled, max = \d+)"),
     re.compile(r"llama_kv_cache: size = .*\b(?P<key>K) \((?P<value>\w+)\)"),
     re.compile(r"llama_kv_cache: size = .*\b(?P<key>V) \((?P<value>\w+)\)"),
 )

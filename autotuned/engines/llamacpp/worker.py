@@ -55,9 +55,9 @@ def server_params(settings: dict[str, Any]) -> "xllamacpp.CommonParams":
 def _set_memory(params: "xllamacpp.CommonParams", settings: dict[str, Any]) -> None:
     """The shape, and nothing beside it: no fitting, no caches that were not planned."""
     flash_attention = xllamacpp.llama_flash_attn_type
-    params.n_ctx = settings["context_tokens"] * settings["slots_count"]
+    params.n_ctx = settings["cells_count"]
     params.n_parallel = settings["slots_count"]
-    params.kv_unified = False
+    params.kv_unified = settings["kv_unified"]
     params.n_batch = settings["batch_tokens"]
     params.n_ubatch = settings["micro_batch_tokens"]
     params.cache_type_k = xllamacpp.ggml_type[f"GGML_TYPE_{settings['key_cache_type'].upper()}"]
@@ -68,14 +68,19 @@ def _set_memory(params: "xllamacpp.CommonParams", settings: dict[str, Any]) -> N
         else flash_attention.LLAMA_FLASH_ATTN_TYPE_DISABLED
     )
     params.n_gpu_layers = settings["gpu_layers_count"]
-    params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MMAP
+    params.load_mode = (
+        xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MMAP
+        if settings["memory_mapped"]
+        else xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
+    )
     params.fit_params = False
     params.swa_full = False
     params.no_kv_offload = False
     params.no_extra_bufts = False
     params.check_tensors = False
     params.warmup = True
-    params.cache_ram_mib = 0
+    params.cache_ram_mib = settings["host_prompt_cache_mib"]
+    # Would empty a slot into that cache as soon as another one is used: nothing could be saved from it.
     params.cache_idle_slots = False
     params.n_ctx_checkpoints = settings["context_checkpoints_count"]
     params.sleep_idle_seconds = -1
