@@ -87,12 +87,37 @@ def require(context: grpc.ServicerContext, field: str, sound: bool, problem: str
         )
 
 
+def footprint() -> plan_pb2.Footprint:
+    return plan_pb2.Footprint(
+        weights_bytes=2_300_000,
+        kv_cache_bytes=2 << 20,
+        compute_bytes=10 << 20,
+        process_bytes=20 << 20,
+        host_prompt_cache_bytes=1 << 20,
+        total_bytes=2_300_000 + (33 << 20),
+    )
+
+
+def fit(fit_class: int = plan_pb2.FIT_CLASS_SAFE, safe_context_tokens: int = 8192) -> plan_pb2.Fit:
+    return plan_pb2.Fit(
+        fit_class=fit_class,
+        required_bytes=34 << 20,
+        available_bytes=6 << 30,
+        safe_context_tokens=safe_context_tokens,
+    )
+
+
 def plan() -> plan_pb2.Plan:
     return plan_pb2.Plan(
         action=plan_pb2.PLAN_ACTION_LOAD,
         shape=plan_pb2.LoadShape(context_tokens=2048, slots_count=1, batch_tokens=512),
         kv_cache_bytes=2 << 20,
         weights_bytes=2_300_000,
+        footprint=footprint(),
+        fit=fit(),
+        available_before_bytes=6 << 30,
+        available_after_bytes=(6 << 30) - (34 << 20),
+        pressure_tier=plan_pb2.PRESSURE_TIER_NORMAL,
         reasons=[
             plan_pb2.PlanReason(code="needs", text="24 prompt tokens + 1,024 for the reply = 1,048 tokens."),
             plan_pb2.PlanReason(code="bucket", text="1,048 snaps up to the bucket 2,048."),
@@ -180,9 +205,15 @@ class FakeDaemon(
         self.running: Sequence[model_pb2.RunningModel] = []
         self.script: Script = say("The capital of France", " is Paris.")
         self.refusal: status_pb2.Status | None = None
+        self.saved_prefixes_count = 3
         self.page_limit = 1000
         self.stalls = False
         self.requests: list[Any] = []
+        self.prewarms: list[inference_service_pb2.PrewarmRequest] = []
+        self.prewarming = threading.Event()
+        self.prewarm_holds = False
+        self.plan = plan()
+        self.pressure = plan_pb2.PRESSURE_TIER_NORMAL
         self.metadata: dict[str, str] = {}
         self.cancelled = threading.Event()
         self.release = threading.Event()
@@ -262,6 +293,14 @@ class FakeDaemon(
                 return
         self.cancelled.set()
 
+    def Prewarm(self, request, context):
+        """Kept apart from ``requests``: they come whenever a conversation begins."""
+        self.prewarms.append(request)
+        self.prewarming.set()
+        if self.prewarm_holds:
+            self.hold(context)
+        return inference_service_pb2.PrewarmResponse(plan=self.plan, prompt_tokens=24, cached_tokens=8)
+
     def CountTokens(self, request, context):
         self._take(request, context)
         return inference_service_pb2.CountTokensResponse(tokens=len(request.text), accuracy=1)
@@ -298,7 +337,7 @@ class FakeDaemon(
         for phase in (model_pb2.LOAD_PHASE_STARTING, model_pb2.LOAD_PHASE_READING_WEIGHTS):
             progress = model_pb2.LoadProgress(phase=phase, elapsed_duration=milliseconds(120))
             yield model_service_pb2.LoadModelResponse(progress=progress)
-        loaded = model_service_pb2.LoadedModel(running_model=running_model(request.model), plan=plan())
+        loaded = model_service_pb2.LoadedModel(running_model=running_model(request.model), plan=self.plan)
         yield model_service_pb2.LoadModelResponse(loaded=loaded)
 
     def UnloadModel(self, request, context):
@@ -309,6 +348,26 @@ class FakeDaemon(
         if any(model.id == request.model for model in self.running):
             return model_service_pb2.UnloadModelResponse(outcome=1, freed_memory_bytes=30 << 20)
         return model_service_pb2.UnloadModelResponse(outcome=2)
+
+    def PlanModel(self, request, context):
+        self._take(request, context)
+        wanted = request.model or self.default_model
+        if all(model.id != wanted for model in self.models):
+            abort(context, not_found(wanted))
+        shapes = [model.shape for model in self.running if model.id == wanted]
+        return model_service_pb2.PlanModelResponse(
+            model=next(model for model in self.models if model.id == wanted),
+            plan=self.plan,
+            loaded_shape=shapes[0] if shapes else None,
+        )
+
+    def DeletePrefixes(self, request, context):
+        self._take(request, context)
+        if self.saved_prefixes_count == 0:
+            return model_service_pb2.DeletePrefixesResponse()
+        return model_service_pb2.DeletePrefixesResponse(
+            deleted_count=self.saved_prefixes_count, freed_bytes=self.saved_prefixes_count << 22
+        )
 
     def GetSnapshot(self, request, context):
         self._take(request, context)
@@ -330,6 +389,9 @@ class FakeDaemon(
             memory_available_bytes=6 << 30,
             daemon_resident_memory_bytes=50 << 20,
             running_models=self.running,
+            pressure_tier=self.pressure,
+            saved_prefixes_count=self.saved_prefixes_count,
+            saved_prefixes_bytes=self.saved_prefixes_count << 22,
         )
 
     def GetInfo(self, request, context):
@@ -369,6 +431,7 @@ def running_model(model: str = "pocket") -> model_pb2.RunningModel:
         weights_bytes=2_300_000,
         resident_memory_bytes=30 << 20,
         process_id=77,
+        footprint=footprint(),
         load_time=START_TIME,
         load_duration=milliseconds(420),
         active_requests_count=1,

@@ -38,11 +38,15 @@ class ScriptedClient:
         self.script = list(script)
         self.failure = failure
         self.requests: list[wire.GenerateRequest] = []
+        self.programs: list[str] = []
         self.running = 0
         self.ended = asyncio.Event()
 
-    async def generate(self, request: wire.GenerateRequest) -> AsyncIterator[wire.GenerateResponse]:
+    async def generate(
+        self, request: wire.GenerateRequest, *, on_behalf_of: str = ""
+    ) -> AsyncIterator[wire.GenerateResponse]:
         self.requests.append(request)
+        self.programs.append(on_behalf_of)
         self.running += 1
         try:
             for step in self.script:
@@ -63,7 +67,10 @@ class ScriptedClient:
 
     async def get_model(self, model: str) -> model_pb2.Model:
         self._fail()
-        return model_pb2.Model(id=model, engine="llamacpp", state=model_pb2.MODEL_STATE_READY, size_bytes=7)
+        fit = plan_pb2.Fit(fit_class=plan_pb2.FIT_CLASS_SWAP_RISK, required_bytes=9, available_bytes=8)
+        return model_pb2.Model(
+            id=model, engine="llamacpp", state=model_pb2.MODEL_STATE_READY, size_bytes=7, fit=fit
+        )
 
     async def info(self) -> daemon_service_pb2.GetInfoResponse:
         self._fail()
@@ -89,6 +96,7 @@ def started(request_id: str = "r1") -> wire.GenerateResponse:
         action=plan_pb2.PLAN_ACTION_REUSE,
         shape=plan_pb2.LoadShape(context_tokens=2048, slots_count=1),
         kv_cache_bytes=1024,
+        footprint=plan_pb2.Footprint(total_bytes=4096),
         reasons=[plan_pb2.PlanReason(code="bucket", text="2,048 tokens hold prompt and reply.")],
     )
     return wire.GenerateResponse(

@@ -18,6 +18,12 @@ async def test_the_list_of_models():
     assert (model["id"], model["object"], model["owned_by"]) == ("pocket", "model", "llamacpp")
     assert isinstance(model["created"], int)
     assert (model["autotune"]["state"], model["autotune"]["size_bytes"]) == ("ready", 7)
+    assert model["autotune"]["fit"] == {
+        "class": "swap_risk",
+        "required_bytes": 9,
+        "available_bytes": 8,
+        "safe_context_tokens": 0,
+    }
 
 
 @pytest.mark.parametrize("model", ["pocket", "org/name:q8"])

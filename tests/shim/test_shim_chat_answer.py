@@ -26,6 +26,7 @@ AUTOTUNE = {
     "plan": {
         "action": "reuse",
         "kv_cache_bytes": 1024,
+        "memory_bytes": 4096,
         "reasons": [{"code": "bucket", "text": "2,048 tokens hold prompt and reply."}],
     },
 }

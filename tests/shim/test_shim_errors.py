@@ -14,7 +14,7 @@ EXPECTED = {
     "ModelInvalid": (400, "invalid_request_error", "model_invalid"),
     "ModelLoadFailed": (503, "server_error", "model_load_failed"),
     "ContextTooLong": (400, "invalid_request_error", "context_length_exceeded"),
-    "WouldSwap": (503, "server_error", "would_swap"),
+    "WouldSwap": (507, "server_error", "would_swap"),
     "QueueFull": (429, "rate_limit_error", "queue_full"),
     "EngineUnreachable": (503, "server_error", "engine_unreachable"),
     "StorageFull": (503, "server_error", "storage_full"),
@@ -83,6 +83,7 @@ def test_a_field_of_the_wire_is_told_by_its_openai_name(field, param):
 
 def test_model_and_context_errors_name_their_parameter():
     assert json.loads(refuse(errors.ModelNotFound("x")).body)["error"]["param"] == "model"
+    assert json.loads(refuse(errors.WouldSwap("x")).body)["error"]["param"] == "model"
     assert json.loads(refuse(errors.ContextTooLong("x")).body)["error"]["param"] == "messages"
 
 

@@ -301,3 +301,18 @@ async def test_an_event_of_a_newer_daemon_is_skipped(path, stream):
     last = call.events[-2] if stream else call.json()
     assert last["choices"][0]["finish_reason"] == "stop"
     assert b"tool_calls" not in call.body
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("headers", "program"),
+    [
+        ({}, ""),
+        ({"User-Agent": "OpenAI/Python 1.99.1"}, "OpenAI/Python"),
+        ({"User-Agent": "curl/8.5.0"}, "curl/8.5.0"),
+    ],
+)
+async def test_the_daemon_hears_which_program_asks(body, headers, program):
+    client = ScriptedClient([started(), text("Hello"), finished()])
+    await post(client, body, headers=headers)
+    assert client.programs == [program]

@@ -13,13 +13,22 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from autotune.channel import UNARY_DEADLINE_SECONDS, client_metadata, open_aio_channel, resolved_address
-from autotune.chat import Conversation, Reply, ReplyBuilder, chat_request
+from autotune.channel import (
+    UNARY_DEADLINE_SECONDS,
+    Metadata,
+    client_metadata,
+    open_aio_channel,
+    program_metadata,
+    resolved_address,
+)
+from autotune.chat import Conversation, Reply, ReplyBuilder, chat_request, prewarm_request
 from autotune.errors import from_rpc_error
 from autotune.requests import (
     PAGE_SIZE,
     ModelList,
+    delete_prefixes_request,
     get_model_request,
+    plan_model_request,
     unload_model_request,
     watch_snapshots_request,
 )
@@ -43,8 +52,8 @@ class AsyncClient:
     """A connection to the daemon for one event loop. It connects on the first call and never starts a daemon.
 
     ``address``: ``unix:/path``; None takes AUTOTUNE_ADDRESS or the default. ``client_name`` and
-    ``client_version`` go into the daemon's logs. ``deadline_seconds``: how long a short call may
-    take. All methods raise ``autotune.errors``.
+    ``client_version`` say who asks: the daemon tells sessions of different programs apart by the name.
+    ``deadline_seconds``: how long a short call may take. All methods raise ``autotune.errors``.
     """
 
     def __init__(
@@ -77,10 +86,18 @@ class AsyncClient:
         await self._channel.close()
 
     def generate(
-        self, request: inference_service_pb2.GenerateRequest, timeout_seconds: float | None = None
+        self,
+        request: inference_service_pb2.GenerateRequest,
+        timeout_seconds: float | None = None,
+        *,
+        on_behalf_of: str = "",
     ) -> AsyncGenerator[inference_service_pb2.GenerateResponse, None]:
-        """Yields Queued*, Started, Delta*, Finished. Close it (``aclosing``) to stop the answer."""
-        return self._stream(self._inference.Generate, request, timeout_seconds)
+        """Yields Queued*, Started, Delta*, Finished. Close it (``aclosing``) to stop the answer.
+
+        ``on_behalf_of``: the program that asks, where this client only passes its request on.
+        """
+        metadata = program_metadata(on_behalf_of) if on_behalf_of else self._metadata
+        return self._stream(self._inference.Generate, request, timeout_seconds, metadata)
 
     async def chat(self, conversation: Conversation, model: str = "", **options: Any) -> Reply:
         """Answers a question or a list of messages; ``options`` are those of ``autotune.chat_request``."""
@@ -89,6 +106,16 @@ class AsyncClient:
             async for event in events:
                 builder.add(event)
         return builder.reply()
+
+    async def prewarm(
+        self, conversation: Conversation = (), model: str = "", **options: Any
+    ) -> inference_service_pb2.PrewarmResponse:
+        """Loads a model and computes the KV cache of what conversations begin with; generates nothing.
+
+        ``options`` are those of ``autotune.chat.prewarm_request``. Has no deadline of its own.
+        """
+        request = prewarm_request(conversation, model=model, **options)
+        return await self._unary(self._inference.Prewarm(request, metadata=self._metadata))
 
     async def count_tokens(
         self, request: inference_service_pb2.CountTokensRequest
@@ -137,7 +164,7 @@ class AsyncClient:
         self, request: model_service_pb2.LoadModelRequest, timeout_seconds: float | None = None
     ) -> AsyncGenerator[model_service_pb2.LoadModelResponse, None]:
         """Yields progress, then ``loaded``. Closing the generator does not stop the load."""
-        return self._stream(self._models.LoadModel, request, timeout_seconds)
+        return self._stream(self._models.LoadModel, request, timeout_seconds, self._metadata)
 
     async def unload_model(
         self, model: str, timeout_seconds: float | None = None
@@ -148,6 +175,19 @@ class AsyncClient:
                 unload_model_request(model), timeout=timeout_seconds, metadata=self._metadata
             )
         )
+
+    async def plan_model(self, model: str = "", **options: Any) -> model_service_pb2.PlanModelResponse:
+        """What would be decided for a request, and why; changes nothing.
+
+        ``options`` are those of ``autotune.requests.plan_model_request``, for example ``prompt=5000``.
+        """
+        request = plan_model_request(model, **options)
+        return await self._unary(self._models.PlanModel(request, **self._short()))
+
+    async def delete_prefixes(self, model: str = "") -> model_service_pb2.DeletePrefixesResponse:
+        """Deletes the saved KV prefixes of one model, or of all. Has no deadline of its own."""
+        request = delete_prefixes_request(model)
+        return await self._unary(self._models.DeletePrefixes(request, metadata=self._metadata))
 
     async def snapshot(self) -> system_service_pb2.Snapshot:
         """How machine and daemon stand now."""
@@ -161,7 +201,8 @@ class AsyncClient:
         self, interval_seconds: float = 1.0
     ) -> AsyncGenerator[system_service_pb2.WatchSnapshotsResponse, None]:
         """Yields snapshots and heartbeats until it is closed."""
-        return self._stream(self._system.WatchSnapshots, watch_snapshots_request(interval_seconds), None)
+        request = watch_snapshots_request(interval_seconds)
+        return self._stream(self._system.WatchSnapshots, request, None, self._metadata)
 
     async def info(self) -> daemon_service_pb2.GetInfoResponse:
         """Version, process and paths of the daemon."""
@@ -181,9 +222,9 @@ class AsyncClient:
             raise from_rpc_error(error, self.address) from None
 
     async def _stream(
-        self, method: Any, request: object, timeout_seconds: float | None
+        self, method: Any, request: object, timeout_seconds: float | None, metadata: Metadata
     ) -> AsyncGenerator[Any, None]:
-        call = method(request, timeout=timeout_seconds, metadata=self._metadata)
+        call = method(request, timeout=timeout_seconds, metadata=metadata)
         try:
             async for response in call:
                 yield response

@@ -35,6 +35,9 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
 
 Metadata = tuple[tuple[str, str], ...]
 
+_UNPRINTABLE = re.compile(r"[^!-~]")
+_LONGEST_NAME = 100
+
 
 def resolved_address(address: str | None) -> str:
     """``address`` in its canonical form, or the default one. Raises AddressInvalid."""
@@ -53,5 +56,9 @@ def open_aio_channel(address: str) -> grpc.aio.Channel:
 
 def client_metadata(client_name: str, client_version: str) -> Metadata:
     """Says who calls, as printable ASCII without spaces."""
-    name = re.sub(r"[^!-~]", "-", client_name) or "python"
-    return (("autotune-client", f"{name}/{client_version}"),)
+    return program_metadata(f"{client_name or 'python'}/{client_version}")
+
+
+def program_metadata(program: str) -> Metadata:
+    """The same for a program by the name that it gives itself, at most 100 characters of it."""
+    return (("autotune-client", _UNPRINTABLE.sub("-", program[:_LONGEST_NAME])),)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from google.protobuf import duration_pb2
+
 from autotune.errors import FieldInvalid, encoding_checked
 from autotune.v1 import chat_pb2, inference_service_pb2, plan_pb2
 
@@ -139,27 +141,98 @@ def chat_request(
     max_reply_tokens: int | None = None,
     seed: int | None = None,
     context_tokens: int | None = None,
+    no_swap: bool | None = None,
+    keep_alive_seconds: float | None = None,
+    store: bool | None = None,
 ) -> inference_service_pb2.GenerateRequest:
     """The request that answers ``conversation``. What is left out takes the daemon's defaults.
 
-    ``system`` goes before the messages; ``profile`` is fast, balanced or quality. Ranges are the
-    daemon's to check. Raises FieldInvalid for what cannot be put on the wire.
+    ``system`` goes before the messages; ``profile`` is fast, balanced or quality. ``no_swap`` refuses a
+    load that would push memory to disk. ``keep_alive_seconds``: how long the model stays in memory after
+    its last use; negative until its memory is needed. ``store`` False keeps nothing on disk. Ranges
+    are the daemon's to check. Raises FieldInvalid for what cannot be put on the wire.
     """
+    wire_profile = profile_value(profile)
+    chat = conversation_input(conversation, system)
+    with encoding_checked("request"):
+        return inference_service_pb2.GenerateRequest(
+            model=model,
+            chat=chat,
+            sampling=inference_service_pb2.Sampling(temperature=temperature, seed=seed),
+            max_reply_tokens=max_reply_tokens,
+            profile=wire_profile,
+            context_tokens=context_tokens,
+            swap_policy=swap_policy(no_swap),
+            keep_alive_duration=duration("keep_alive_duration", keep_alive_seconds),
+            store_policy=_store_policy(store),
+        )
+
+
+def prewarm_request(
+    conversation: Conversation = (),
+    *,
+    model: str = "",
+    system: str = "",
+    profile: str = "",
+    context_tokens: int | None = None,
+    no_swap: bool | None = None,
+    store: bool | None = None,
+) -> inference_service_pb2.PrewarmRequest:
+    """The request that computes the KV cache of what conversations begin with; see ``chat_request``.
+
+    Without system prompt and messages the model is only loaded.
+    """
+    wire_profile = profile_value(profile)
+    chat = conversation_input(conversation, system)
+    with encoding_checked("request"):
+        return inference_service_pb2.PrewarmRequest(
+            model=model,
+            chat=chat,
+            profile=wire_profile,
+            context_tokens=context_tokens,
+            swap_policy=swap_policy(no_swap),
+            store_policy=_store_policy(store),
+        )
+
+
+def profile_value(profile: str) -> inference_service_pb2.Profile:
+    """The wire value of a profile's name; "" is the daemon's own. Raises FieldInvalid."""
     if profile and profile not in PROFILES:
         raise FieldInvalid(
             f'profile: "{profile}" is not one of {", ".join(PROFILES)}.', metadata={"field": "profile"}
         )
+    return PROFILES.get(profile, inference_service_pb2.PROFILE_UNSPECIFIED)
+
+
+def swap_policy(no_swap: bool | None) -> inference_service_pb2.SwapPolicy:
+    """The wire value; None is the daemon's own policy."""
+    if no_swap is None:
+        return inference_service_pb2.SWAP_POLICY_UNSPECIFIED
+    return inference_service_pb2.SWAP_POLICY_NEVER if no_swap else inference_service_pb2.SWAP_POLICY_ALLOW
+
+
+def duration(field: str, seconds: float | None) -> duration_pb2.Duration | None:
+    """A time on the wire; None stays absent. Raises FieldInvalid for one that is no duration."""
+    if seconds is None:
+        return None
+    with encoding_checked(field):
+        whole, fraction = divmod(seconds, 1)
+        if whole < 0 and fraction:  # both parts have one sign
+            whole, fraction = whole + 1, fraction - 1
+        return duration_pb2.Duration(seconds=int(whole), nanos=int(fraction * 1e9))
+
+
+def _store_policy(store: bool | None) -> inference_service_pb2.StorePolicy:
+    if store is None:
+        return inference_service_pb2.STORE_POLICY_UNSPECIFIED
+    return inference_service_pb2.STORE_POLICY_KEEP if store else inference_service_pb2.STORE_POLICY_DISCARD
+
+
+def conversation_input(conversation: Conversation, system: str = "") -> chat_pb2.ChatInput:
+    """A conversation on the wire, after its system prompt. Raises FieldInvalid."""
     messages = [message("system", system)] if system else []
     messages += _messages(conversation)
-    with encoding_checked("request"):
-        return inference_service_pb2.GenerateRequest(
-            model=model,
-            chat=chat_pb2.ChatInput(messages=messages),
-            sampling=inference_service_pb2.Sampling(temperature=temperature, seed=seed),
-            max_reply_tokens=max_reply_tokens,
-            profile=PROFILES.get(profile, inference_service_pb2.PROFILE_UNSPECIFIED),
-            context_tokens=context_tokens,
-        )
+    return chat_pb2.ChatInput(messages=messages)
 
 
 def _messages(conversation: Conversation) -> Iterable[chat_pb2.Message]:

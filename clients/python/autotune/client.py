@@ -14,16 +14,18 @@ from typing import Any, Self
 import grpc
 
 from autotune.channel import UNARY_DEADLINE_SECONDS, client_metadata, open_channel, resolved_address
-from autotune.chat import Conversation, Reply, ReplyBuilder, chat_request
+from autotune.chat import Conversation, Reply, ReplyBuilder, chat_request, prewarm_request
 from autotune.errors import from_rpc_error
 from autotune.requests import (
     PAGE_SIZE,
     ModelList,
+    delete_prefixes_request,
     get_model_request,
+    plan_model_request,
     unload_model_request,
     watch_snapshots_request,
 )
-from autotune.stream import EventStream
+from autotune.stream import BackgroundCall, EventStream
 from autotune.v1 import (
     daemon_service_pb2,
     daemon_service_pb2_grpc,
@@ -42,8 +44,9 @@ class Client:
     """A connection to the daemon. It connects on the first call and never starts a daemon.
 
     ``address``: ``unix:/path``; None takes AUTOTUNE_ADDRESS or the default. ``client_name`` and
-    ``client_version`` go into the daemon's logs. ``deadline_seconds``: how long a short call may
-    take. All methods raise ``autotune.errors``; they may be called from several threads.
+    ``client_version`` say who asks: the daemon tells sessions of different programs apart by the name.
+    ``deadline_seconds``: how long a short call may take. All methods raise ``autotune.errors``; they may
+    be called from several threads.
     """
 
     def __init__(
@@ -88,6 +91,21 @@ class Client:
             for event in events:
                 builder.add(event)
         return builder.reply()
+
+    def prewarm(
+        self, conversation: Conversation = (), model: str = "", **options: Any
+    ) -> inference_service_pb2.PrewarmResponse:
+        """Loads a model and computes the KV cache of what conversations begin with; generates nothing.
+
+        ``options`` are those of ``autotune.chat.prewarm_request``. Has no deadline of its own.
+        """
+        request = prewarm_request(conversation, model=model, **options)
+        response: inference_service_pb2.PrewarmResponse = self._unary(self._inference.Prewarm, request, None)
+        return response
+
+    def begin_prewarm(self, request: inference_service_pb2.PrewarmRequest) -> BackgroundCall:
+        """Prewarms while the caller goes on. Cancel it to stop; how it ends is nobody's business."""
+        return BackgroundCall(self._inference.Prewarm.future(request, metadata=self._metadata))
 
     def count_tokens(
         self, request: inference_service_pb2.CountTokensRequest
@@ -146,6 +164,23 @@ class Client:
         """Unloads a model once its running requests have ended; waits for them without a deadline."""
         response: model_service_pb2.UnloadModelResponse = self._unary(
             self._models.UnloadModel, unload_model_request(model), timeout_seconds
+        )
+        return response
+
+    def plan_model(self, model: str = "", **options: Any) -> model_service_pb2.PlanModelResponse:
+        """What would be decided for a request, and why; changes nothing.
+
+        ``options`` are those of ``autotune.requests.plan_model_request``, for example ``prompt=5000``.
+        """
+        response: model_service_pb2.PlanModelResponse = self._short(
+            self._models.PlanModel, plan_model_request(model, **options)
+        )
+        return response
+
+    def delete_prefixes(self, model: str = "") -> model_service_pb2.DeletePrefixesResponse:
+        """Deletes the saved KV prefixes of one model, or of all. Has no deadline of its own."""
+        response: model_service_pb2.DeletePrefixesResponse = self._unary(
+            self._models.DeletePrefixes, delete_prefixes_request(model), None
         )
         return response
 

@@ -1,6 +1,6 @@
-"""The events of a call that streams, for the blocking client.
+"""Calls that do not end at once, for the blocking client: events that stream, work in the background.
 
-Invariant: the call begins with the first event that is asked for, and ``close`` ends it from
+Invariant of a stream: the call begins with the first event that is asked for, and ``close`` ends it from
 wherever it is called: another thread, or a signal handler while this thread waits for an event.
 """
 
@@ -14,6 +14,17 @@ import grpc
 from autotune.errors import from_rpc_error
 
 _Event = TypeVar("_Event")
+
+
+class BackgroundCall:
+    """A call that goes on while its caller does something else. How it ends is nobody's business."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def cancel(self) -> None:
+        """Ends the call; nothing for one that has ended."""
+        self._call.cancel()
 
 
 class EventStream(Iterator[_Event], Generic[_Event]):

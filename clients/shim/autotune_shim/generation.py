@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from autotune import AsyncClient
 from autotune.errors import AutotuneError, Internal, ShuttingDown
-from autotune.v1.inference_service_pb2 import GenerateRequest
+from autotune.v1.inference_service_pb2 import GenerateRequest, GenerateResponse
 from starlette.types import Receive, Scope, Send
 
 from autotune_shim.disconnect import until_disconnect
-from autotune_shim.exchange import Dialect, HttpReply, RequestInvalid, StreamAnswer, WholeAnswer
+from autotune_shim.exchange import Dialect, Headers, HttpReply, RequestInvalid, StreamAnswer, WholeAnswer
 from autotune_shim.http import ClientGone, headers_of, read_body, send_reply
 from autotune_shim.stream import EventStream, Pace
 
 _logger = logging.getLogger(__name__)
+
+Responses = AsyncGenerator[GenerateResponse, None]
 
 
 def client_of(scope: Scope) -> AsyncClient:
@@ -47,11 +50,11 @@ class GenerationEndpoint:
             if isinstance(answer, StreamAnswer):
                 stream = EventStream(send, answer, self._pace)
                 async with until_disconnect(receive), stream:
-                    await _stream(client_of(scope), exchange.request, answer, stream)
+                    await _stream(_begin(scope, headers, exchange.request), answer, stream)
                 await stream.end()
             else:
                 async with until_disconnect(receive):
-                    reply = await _gather(client_of(scope), exchange.request, answer)
+                    reply = await _gather(_begin(scope, headers, exchange.request), answer)
                 await send_reply(send, reply)
         except ClientGone:
             return
@@ -73,10 +76,14 @@ class GenerationEndpoint:
         await stream.fail(error)
 
 
-async def _stream(
-    client: AsyncClient, request: GenerateRequest, answer: StreamAnswer, stream: EventStream
-) -> None:
-    async with aclosing(client.generate(request)) as responses:
+def _begin(scope: Scope, headers: Headers, request: GenerateRequest) -> Responses:
+    """The daemon tells agents apart by who asks: by the program behind the HTTP request, not this server."""
+    program, _, _ = headers.get("user-agent", "").partition(" ")
+    return client_of(scope).generate(request, on_behalf_of=program)
+
+
+async def _stream(generation: Responses, answer: StreamAnswer, stream: EventStream) -> None:
+    async with aclosing(generation) as responses:
         async for response in responses:
             if response.HasField("queued"):
                 stream.queue_position = response.queued.position
@@ -88,8 +95,8 @@ async def _stream(
         raise _broken_off()
 
 
-async def _gather(client: AsyncClient, request: GenerateRequest, answer: WholeAnswer) -> HttpReply:
-    async with aclosing(client.generate(request)) as responses:
+async def _gather(generation: Responses, answer: WholeAnswer) -> HttpReply:
+    async with aclosing(generation) as responses:
         async for response in responses:
             if not response.HasField("queued"):
                 answer.event(response)

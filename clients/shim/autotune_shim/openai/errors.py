@@ -38,7 +38,9 @@ _KINDS: Mapping[str, _Kind] = {
     "KEY_REVOKED": _Kind(401, "authentication_error", "api_key_revoked"),
     "QUEUE_FULL": _Kind(429, "rate_limit_error", "queue_full"),
     "MODEL_LOAD_FAILED": _Kind(503, "server_error", "model_load_failed", again=False),
-    "WOULD_SWAP": _Kind(503, "server_error", "would_swap", again=False),
+    # "Insufficient Storage": memory lacks for this request, while a smaller one would be served. 503 would
+    # say that nobody is.
+    "WOULD_SWAP": _Kind(507, "server_error", "would_swap", again=False),
     "STORAGE_FULL": _Kind(503, "server_error", "storage_full", again=False),
     "ENGINE_UNREACHABLE": _Kind(503, "server_error", "engine_unreachable"),
     "SHUTTING_DOWN": _Kind(503, "server_error", "shutting_down"),
@@ -109,7 +111,7 @@ def _kind(error: Exception) -> _Kind:
 
 def _param(error: AutotuneError) -> str | None:
     """The caller's name for the field that the daemon names by its path on the wire."""
-    if error.reason in {"MODEL_NOT_FOUND", "MODEL_INVALID"}:
+    if error.reason in {"MODEL_NOT_FOUND", "MODEL_INVALID", "WOULD_SWAP"}:
         return "model"
     if error.reason == "CONTEXT_TOO_LONG":
         return "messages"

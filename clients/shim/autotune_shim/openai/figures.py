@@ -54,6 +54,7 @@ def autotune_object(started: wire.Started, timings: wire.Timings, profile: wire.
         "plan": {
             "action": plan_pb2.PlanAction.Name(started.plan.action).removeprefix("PLAN_ACTION_").lower(),
             "kv_cache_bytes": started.plan.kv_cache_bytes,
+            "memory_bytes": started.plan.footprint.total_bytes,
             "reasons": [{"code": reason.code, "text": reason.text} for reason in started.plan.reasons],
         },
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotune.v1 import model_pb2
+from autotune.v1 import model_pb2, plan_pb2
 
 
 def model_list(models: list[model_pb2.Model], default_model: str) -> dict[str, Any]:
@@ -32,5 +32,18 @@ def model_object(model: model_pb2.Model) -> dict[str, Any]:
             "train_context_tokens": model.train_context_tokens,
             "state": model_pb2.ModelState.Name(model.state).removeprefix("MODEL_STATE_").lower(),
             "problem": model.problem or None,
+            "fit": _fit(model),
         },
+    }
+
+
+def _fit(model: model_pb2.Model) -> dict[str, Any] | None:
+    """How it would fit into memory now; null for a model that cannot be used."""
+    if not model.HasField("fit"):
+        return None
+    return {
+        "class": plan_pb2.FitClass.Name(model.fit.fit_class).removeprefix("FIT_CLASS_").lower(),
+        "required_bytes": model.fit.required_bytes,
+        "available_bytes": model.fit.available_bytes,
+        "safe_context_tokens": model.fit.safe_context_tokens,
     }
