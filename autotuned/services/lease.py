@@ -1,7 +1,8 @@
 """A loaded model, and the right to use it.
 
-``services.model_actor`` makes both; ``services.generation`` and ``rpc.models`` hold leases.
-Invariant: while a lease is held its incarnation is neither unloaded nor reloaded.
+``services.incarnations`` makes residences; each ``services.model_actor`` owns the leases of its model;
+``services.generation`` and ``rpc.models`` hold them. Invariant: while a lease is held its incarnation is
+neither unloaded nor reloaded, and the tokens that leases reserve of a shared cache fit into it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from autotuned.core.plan import Need, Plan
+from autotuned.core.plan import LoadShape, Need, Plan
 from autotuned.core.ports import LoadedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Residence:
-    """A loaded model with the plan that it was loaded by, in the shape that was really applied.
+class Choice:
+    """A plan that is to be carried out, and the need that it was made for."""
 
-    ``need`` is what that plan was made for; ``loaded_at`` is seconds since the epoch.
+    need: Need
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residence:
+    """A loaded model with the choice that it was loaded by, in the shape that was really applied.
+
+    ``loaded_at`` is seconds since the epoch.
     """
 
     loaded: LoadedModel
@@ -31,7 +40,11 @@ class Residence:
 
 
 class Lease:
-    """The right to use a loaded model. Use it as a context manager, or ``release`` it."""
+    """The right to use a loaded model. Use it as a context manager, or ``release`` it.
+
+    ``waited_seconds`` is the wait for it, ``load_seconds`` the part of it in which the model was loaded
+    or on its way; in the rest others used it. ``reserved_tokens`` are those of a cache that slots share.
+    """
 
     def __init__(
         self,
@@ -39,14 +52,18 @@ class Lease:
         model_id: str,
         residence: Residence,
         plan: Plan,
+        reserved_tokens: int,
         waited_seconds: float,
-        give_back: Callable[[Lease], None],
+        load_seconds: float,
+        leases: Leases,
     ) -> None:
         self.model_id = model_id
         self.loaded = residence.loaded
         self.plan = plan
+        self.reserved_tokens = reserved_tokens
         self.waited_seconds = waited_seconds
-        self._give_back = give_back
+        self.load_seconds = load_seconds
+        self._leases = leases
 
     def __enter__(self) -> Self:
         return self
@@ -59,6 +76,56 @@ class Lease:
     ) -> None:
         self.release()
 
+    def claim(self, need: Need) -> bool:
+        """Tells the exact need; False where requests beside this one leave too few tokens for it."""
+        return self._leases.claim(self, need)
+
     def release(self) -> None:
         """Gives the model back. Safe to call twice."""
-        self._give_back(self)
+        self._leases.give_back(self)
+
+
+class Leases:
+    """The leases that are out. ``on_returned`` is called after each that was given back."""
+
+    def __init__(self, on_returned: Callable[[], None]) -> None:
+        self.latest_tokens = 0  # that the lease which was given back last took of the context
+        self._on_returned = on_returned
+        self._held: set[Lease] = set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, lease: Lease) -> None:
+        """It is out."""
+        self._held.add(lease)
+
+    def give_back(self, lease: Lease) -> None:
+        """It ends. Safe to call twice."""
+        if lease not in self._held:
+            return
+        self._held.remove(lease)
+        self.latest_tokens = lease.reserved_tokens or self.latest_tokens
+        self._on_returned()
+
+    def claim(self, lease: Lease, need: Need) -> bool:
+        """Reserves the tokens of this need for the lease; False where other leases leave too few."""
+        if not self.leave_room(lease.loaded.shape, need, beside=self._held - {lease}):
+            return False
+        lease.reserved_tokens = needed_tokens(need)
+        return True
+
+    def leave_room(self, shape: LoadShape, need: Need, beside: set[Lease] | None = None) -> bool:
+        """Whether a cache that slots share has the tokens; alone, a request has all of them."""
+        others = self._held if beside is None else beside
+        reserved = sum(other.reserved_tokens for other in others)
+        return not shape.kv_unified or not reserved or reserved + needed_tokens(need) <= shape.context_tokens
+
+    def clear(self) -> None:
+        """The incarnation died: they are worth nothing any more."""
+        self._held.clear()
+
+
+def needed_tokens(need: Need) -> int:
+    """Tokens that a request takes of a cache which slots share."""
+    return need.prompt_tokens + need.reply_tokens

@@ -1,80 +1,89 @@
-"""One model's place in memory: absent, loading, ready, draining or failed.
+"""One model's place in memory: absent, loading, ready, draining or failed; and who may use it.
 
 ``services.models`` owns one actor per model; ``services.inference`` acquires leases from it.
 All state changes happen in ``_advance``, on the event loop, without an await between reading the
 state and changing it: the owner of the state decides, callers only ask.
 
-Invariants: a lease always names a loaded model whose shape holds what was asked for; loads are
-single-flight; nothing is unloaded or reloaded while a lease on it is held; requests are served in
-the order in which they asked; a load outlives the cancel of whoever asked for it.
+Invariants: a lease always names a loaded model whose shape holds what was asked for, beside all other
+leases; loads are single-flight; nothing is unloaded or reloaded while a lease on it is held; requests
+are served in the order in which they asked; a load outlives the cancel of whoever asked for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
 from functools import partial
 
-from autotuned.core.errors import AutotuneError, ModelLoadFailed, ShuttingDown
+from autotuned.core.errors import AutotuneError, ShuttingDown, WouldSwap
+from autotuned.core.memory import PressureTier
 from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry, ModelState
 from autotuned.core.plan import LoadShape, Need, Plan, PlanAction
-from autotuned.core.ports import Clock, Engine, LoadedModel
+from autotuned.core.ports import Clock, Engine
 from autotuned.log import fields
-from autotuned.policy import restart
-from autotuned.services.lease import Lease, Residence
-
-Planner = Callable[[Need, LoadShape | None], Plan]
-OnProgress = Callable[[LoadProgress], None]
+from autotuned.services.askers import Acquisition, Askers, OnProgress, Unloading, told_plan
+from autotuned.services.changes import Change, Changes
+from autotuned.services.expiry import Expiry
+from autotuned.services.incarnations import Incarnations, KvKeeper
+from autotuned.services.lease import Choice, Lease, Leases, Residence, needed_tokens
+from autotuned.services.planner import Planner
+from autotuned.services.residency import Residency
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class _Acquisition:
-    need: Need
-    on_progress: OnProgress
-    asked_at: float
-    granted: asyncio.Future[Lease]
-
-
-@dataclass(slots=True, eq=False)
-class _Unloading:
-    done: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
 class ModelActor:
-    """Owns one model. ``planner`` decides shapes; it raises ContextTooLong for what cannot fit."""
+    """Owns one model. ``planner`` decides shapes; ``keep_alive_seconds`` is the configured time."""
 
-    def __init__(self, *, entry: ModelEntry, engine: Engine, planner: Planner, clock: Clock) -> None:
-        self.entry = entry
-        self._engine = engine
+    def __init__(
+        self,
+        *,
+        entry: ModelEntry,
+        engine: Engine,
+        planner: Planner,
+        residency: Residency,
+        keeper: KvKeeper,
+        clock: Clock,
+        keep_alive_seconds: float,
+    ) -> None:
         self._planner = planner
+        self._residency = residency
         self._clock = clock
-        self._residence: Residence | None = None
-        self._leases: set[Lease] = set()
-        self._asking: deque[_Acquisition | _Unloading] = deque()
-        self._transition: asyncio.Task[None] | None = None
-        self._watches: dict[LoadedModel, asyncio.Task[None]] = {}  # of every incarnation that lives
+        self._expiry = Expiry(clock=clock, configured_seconds=keep_alive_seconds, on_expired=self._expire)
+        self._incarnations = Incarnations(
+            entry=entry, engine=engine, keeper=keeper, clock=clock, on_lost=self._lost
+        )
+        self._changes = Changes(
+            model_id=entry.id, clock=clock, on_failed=self._load_failed, on_ended=self._advance
+        )
+        self._askers = Askers()
+        self._leases = Leases(on_returned=self._returned)
         self._failed = False
         self._closed = False
-        self._crashes = 0
-        self._crashed_at_monotonic = 0.0
         self._progress = LoadProgress(LoadPhase.STARTING, 0.0)
-        self.last_used_at = 0.0
+        self._shrank = False  # since the latest use
+        residency.register(self)
 
     def refresh(self, entry: ModelEntry, planner: Planner) -> None:
         """Takes newer facts of the file; only while nothing is loaded."""
-        if self._residence is None and self._transition is None:
-            self.entry = entry
+        if self.residence is None and not self._changes.under_way:
+            self._incarnations.entry = entry
             self._planner = planner
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The model."""
+        return self._incarnations.entry
+
+    @property
+    def model_id(self) -> str:
+        """Its id."""
+        return self.entry.id
 
     @property
     def residence(self) -> Residence | None:
         """The loaded model, or None."""
-        return self._residence
+        return self._incarnations.current
 
     @property
     def leases_count(self) -> int:
@@ -84,53 +93,72 @@ class ModelActor:
     @property
     def waiting_count(self) -> int:
         """Requests that wait for a lease."""
-        return sum(isinstance(asking, _Acquisition) for asking in self._asking)
+        return self._askers.waiting_count
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is used, asked for or changing."""
+        return bool(self._leases or self._askers or self._changes.under_way or self._closed)
+
+    @property
+    def last_used_at(self) -> float:
+        """When it was last leased or given back, in seconds since the epoch; 0 where never."""
+        return self._expiry.used_at
+
+    @property
+    def expires_at(self) -> float:
+        """When it leaves if nobody uses it from now on; 0: it stays until its memory is needed."""
+        return self._expiry.expires_at(is_busy=self.is_busy) if self.residence else 0.0
 
     @property
     def state(self) -> ModelState:
         """Where the model is in its life."""
-        if self._residence is None:
-            if self._transition is not None:
+        if self.residence is None:
+            if self._changes.under_way:
                 return ModelState.LOADING
             return ModelState.FAILED if self._failed else ModelState.ABSENT
-        if self._transition is not None or self._head_waits_for_leases():
+        if self._changes.under_way or (self._askers and self._leases):
             return ModelState.DRAINING
         return ModelState.READY
 
     def plan(self, need: Need, loaded: LoadShape | None) -> Plan:
-        """What would be decided for this need, given this loaded shape."""
-        return self._planner(need, loaded)
+        """What would be decided for this need by the latest reading, given this loaded shape."""
+        return self._planner.plan(need, loaded)
 
-    async def acquire(self, need: Need, on_progress: OnProgress) -> Lease:
+    async def acquire(
+        self, need: Need, on_progress: OnProgress, keep_alive_seconds: float | None = None
+    ) -> Lease:
         """Waits until the model is loaded in a shape that holds ``need``, and leases it.
 
-        Raises ContextTooLong, ModelInvalid, ModelLoadFailed, ShuttingDown. Cancelling it leaves a
-        load that it began to finish.
+        ``keep_alive_seconds`` is how long it stays unused, until another request says otherwise; None
+        changes nothing. Raises ContextTooLong, FieldInvalid, WouldSwap, ModelInvalid, ModelLoadFailed,
+        ShuttingDown. Cancelling it leaves a load that it began to finish.
         """
         if self._closed:
             raise ShuttingDown
-        residence = self._serving()
-        if residence is not None:
-            plan = self._planner(need, residence.loaded.shape)
-            if plan.action is PlanAction.REUSE:
-                return self._lease(residence, plan, 0.0)
-        acquisition = _Acquisition(
-            need, on_progress, self._clock.monotonic(), asyncio.get_running_loop().create_future()
+        asking = Acquisition(
+            need=need,
+            on_progress=on_progress,
+            keep_alive_seconds=keep_alive_seconds,
+            asked_at=self._clock.monotonic(),
+            changed_seconds=self._changes.seconds(),
         )
-        self._asking.append(acquisition)
+        self._askers.append(asking)
         self._advance()
-        if self._residence is None and not acquisition.granted.done():
+        if self.residence is None and not asking.granted.done():
             on_progress(self._progress)
         try:
-            return await acquisition.granted
+            return await asking.granted
         except asyncio.CancelledError:
-            self._withdraw(acquisition)
+            self._withdraw(asking)
             raise
 
     def lease_now(self) -> Lease | None:
         """Leases the model as it is, without waiting; None when it is not loaded, or about to change."""
-        residence = None if self._closed else self._serving()
-        return self._lease(residence, residence.plan, 0.0) if residence else None
+        residence = self.residence
+        if residence is None or residence.loaded.is_gone or self._askers or self._changes.under_way:
+            return None
+        return None if self._closed else self._lease(residence, residence.plan)
 
     async def unload(self) -> bool:
         """Unloads the model once all that asked before have been served; False if it was not loaded.
@@ -139,259 +167,224 @@ class ModelActor:
         """
         if self._closed:
             raise ShuttingDown
-        if self._residence is None and self._transition is None and not self._asking:
+        if self.residence is None and not self._changes.under_way and not self._askers:
             return False
-        unloading = _Unloading()
-        self._asking.append(unloading)
+        asking = Unloading()
+        self._askers.append(asking)
         self._advance()
         try:
-            return await asyncio.shield(unloading.done)
+            return await asyncio.shield(asking.done)
         except asyncio.CancelledError:
-            if unloading in self._asking:
-                self._asking.remove(unloading)
+            if asking in self._askers:
+                self._askers.remove(asking)
                 self._advance()
             raise
 
+    async def settle(self) -> None:
+        """Waits for the end of an unload that is under way."""
+        await self._changes.unloaded()
+
+    async def leave(self, cause: str) -> bool:
+        """Unloads the model if nobody uses it; False where somebody does."""
+        if self.residence is None or self.is_busy:
+            return False
+        _log.info("leaves memory", extra=fields(model=self.model_id, cause=cause))
+        await asyncio.wait([self._begin_unload(self.residence)])
+        return True
+
+    def shrink(self) -> None:
+        """Begins to load the model in a smaller shape, if nobody uses it and the pressure asks for it."""
+        residence = self.residence
+        if residence is None or residence.loaded.is_gone or self.is_busy or self._shrank:
+            return
+        plan = self._planner.shrink(residence.loaded.shape, self._leases.latest_tokens)
+        if plan is not None:
+            self._shrank = True  # once: where it fails or does not suffice, trying again would not help
+            self._begin(partial(self._shrink, Choice(need=residence.need, plan=plan)))
+
     async def close(self) -> None:
-        """Refuses all who wait, stops a load under way and unloads, leases or not."""
+        """Refuses all who wait, stops a load under way, saves and unloads, leases or not."""
         self._closed = True
-        for asking in self._asking:
-            if isinstance(asking, _Acquisition):
-                _fail(asking.granted, ShuttingDown())
-            elif not asking.done.done():
-                asking.done.set_result(True)
-        self._asking.clear()
-        if self._transition is not None:
-            self._transition.cancel()
-            await asyncio.wait([self._transition])
-        for loaded, watch in tuple(self._watches.items()):
-            await loaded.unload()
-            await asyncio.wait([watch])
+        self._expiry.stop()
+        self._askers.dismiss()
+        await self._changes.cancel()
+        await self._incarnations.close()
 
-    def _give_back(self, lease: Lease) -> None:
-        if lease not in self._leases:
-            return
-        self._leases.remove(lease)
-        self.last_used_at = self._clock.now()
+    def _returned(self) -> None:
+        self._expiry.used()
         self._advance()
 
-    def _lose(self, residence: Residence, cause: str) -> None:
-        """The incarnation died: forgets it and serves who waits."""
-        if self._residence is not residence or self._transition is not None:  # unloaded on purpose
-            return
-        self._residence = None
-        self._leases.clear()
-        if self._closed:
-            return
-        self._crashes = restart.crashes_in_a_row(self._crashes, self._lived_seconds(residence))
-        self._crashed_at_monotonic = self._clock.monotonic()
-        _log.error(
-            "worker is gone",
-            extra=fields(model=self.entry.id, incarnation=residence.loaded.incarnation_id, cause=cause),
-        )
-        self._advance()
-
-    def _serving(self) -> Residence | None:
-        """The loaded model, if nobody asked before and nothing is under way."""
-        residence = self._residence
-        if residence is None or residence.loaded.is_gone or self._transition is not None or self._asking:
-            return None
-        return residence
-
-    def _head_waits_for_leases(self) -> bool:
-        return bool(self._asking) and bool(self._leases)
-
-    def _lease(self, residence: Residence, plan: Plan, waited_seconds: float) -> Lease:
+    def _lease(self, residence: Residence, plan: Plan, asked: Acquisition | None = None) -> Lease:
         lease = Lease(
-            model_id=self.entry.id,
+            model_id=self.model_id,
             residence=residence,
             plan=plan,
-            waited_seconds=waited_seconds,
-            give_back=self._give_back,
+            reserved_tokens=needed_tokens(asked.need) if asked else 0,
+            waited_seconds=self._clock.monotonic() - asked.asked_at if asked else 0.0,
+            load_seconds=self._changes.seconds() - asked.changed_seconds if asked else 0.0,
+            leases=self._leases,
         )
         self._leases.add(lease)
-        self.last_used_at = self._clock.now()
+        self._shrank = False
+        self._expiry.stop()
+        self._expiry.used()
+        if asked and asked.keep_alive_seconds is not None:
+            self._expiry.keep_alive_seconds = asked.keep_alive_seconds
         return lease
 
-    def _withdraw(self, acquisition: _Acquisition) -> None:
-        granted = acquisition.granted
+    def _withdraw(self, asking: Acquisition) -> None:
+        granted = asking.granted
         if granted.done() and not granted.cancelled() and granted.exception() is None:
             granted.result().release()  # granted in the very moment of the cancel
-        elif acquisition in self._asking:
-            self._asking.remove(acquisition)
+        elif asking in self._askers:
+            self._askers.remove(asking)
             self._advance()
+
+    def _lost(self) -> None:
+        """The incarnation died: whoever waits is served by another one."""
+        self._leases.clear()
+        self._advance()
 
     def _advance(self) -> None:
         """Serves who asks, in order, until something has to be waited for."""
-        while self._asking and self._transition is None and not self._closed:
-            head = self._asking[0]
-            if isinstance(head, _Acquisition) and head.granted.done():  # cancelled meanwhile
-                self._asking.popleft()
-            elif isinstance(head, _Unloading):
-                if not self._serve_unloading(head):
-                    return
-            elif not self._serve_acquisition(head):
+        while not self._changes.under_way and not self._closed:
+            head = self._askers.first()
+            if head is None:
+                self._rest()
+                return
+            if not (self._give_unload(head) if isinstance(head, Unloading) else self._give_lease(head)):
                 return
 
-    def _serve_unloading(self, head: _Unloading) -> bool:
+    def _rest(self) -> None:
+        """Nobody asks: an unused model shrinks where memory is short, or stays for as long as it may."""
+        if self.residence is None or self._leases:
+            return
+        self._expiry.start()
+        if self._residency.pressure is PressureTier.CRITICAL:
+            self.shrink()
+
+    def _expire(self) -> None:
+        if self.residence is not None and not self.is_busy:
+            _log.info("leaves memory", extra=fields(model=self.model_id, cause="its keep-alive is over"))
+            self._begin_unload(self.residence)
+
+    def _give_unload(self, head: Unloading) -> bool:
         """Returns whether the next one can be looked at."""
-        if self._residence is None:
-            self._asking.popleft()
+        if self.residence is None:
+            self._askers.remove(head)
             head.done.set_result(False)
             return True
         if not self._leases:
-            self._begin(partial(self._unload, self._residence, head))
+            self._begin_unload(self.residence, head)
         return False
 
-    def _serve_acquisition(self, head: _Acquisition) -> bool:
+    def _give_lease(self, head: Acquisition) -> bool:
         """Returns whether the next one can be looked at."""
-        residence = self._residence
+        residence = self.residence
         if residence is not None and residence.loaded.is_gone:
             return False  # the watch is about to learn of it
+        plan: Plan | None = None
         try:
-            plan = self._planner(head.need, residence.loaded.shape if residence else None)
+            plan = self._planner.plan(head.need, residence.loaded.shape if residence else None)
+        except WouldSwap:
+            pass  # by the latest reading; a fresh one decides
         except AutotuneError as error:
-            self._asking.popleft()
-            _fail(head.granted, error)
+            self._askers.refuse(head, error)
             return True
-        if residence is None:
-            self._begin(partial(self._load, *self._widest(head.need, plan, None)))
-            return False
-        if plan.action is PlanAction.REUSE:
-            self._asking.popleft()
-            waited = self._clock.monotonic() - head.asked_at
-            head.granted.set_result(self._lease(residence, self._plan_of(residence, plan, head), waited))
+        if residence is not None and plan is not None and plan.action is PlanAction.REUSE:
+            if not self._leases.leave_room(residence.loaded.shape, head.need):
+                return False
+            self._askers.remove(head)
+            head.granted.set_result(self._lease(residence, told_plan(residence, plan, head), head))
             return True
         if not self._leases:
-            widest = self._widest(head.need, plan, residence.loaded.shape)
-            self._begin(partial(self._reload, residence, *widest))
+            self._begin(self._change)
         return False
 
-    def _plan_of(self, residence: Residence, plan: Plan, head: _Acquisition) -> Plan:
-        """Whoever the load was planned for is told that plan; the others, that it holds them, too."""
-        waited_for_it = residence.loaded_at_monotonic >= head.asked_at
-        return residence.plan if waited_for_it and residence.need == head.need else plan
+    def _choose(self) -> Choice | None:
+        """The final plan for who asks first, wide enough for all who wait; refuses who cannot be served.
 
-    def _widest(self, need: Need, plan: Plan, loaded: LoadShape | None) -> tuple[Need, Plan]:
-        """Need and plan of whoever among the waiting needs the most, so that one load serves them all."""
-        for asking in self._asking:
-            if not isinstance(asking, _Acquisition):
-                break
+        None where nobody is left who needs a load.
+        """
+        shape = self.residence.loaded.shape if self.residence else None
+        chosen: Choice | None = None
+        for asking in self._askers.waiting():
             try:
-                other = self._planner(asking.need, loaded)
-            except AutotuneError:
+                plan = self._planner.plan(asking.need, shape)
+            except AutotuneError as error:
+                if chosen is None:  # the others are asked again when it is their turn
+                    self._askers.refuse(asking, error)
                 continue
-            if other.shape.context_tokens > plan.shape.context_tokens:
-                need, plan = asking.need, other
-        return need, plan
+            if chosen is None and plan.action is PlanAction.REUSE:
+                return None
+            if chosen is None or plan.shape.context_tokens > chosen.plan.shape.context_tokens:
+                chosen = Choice(need=asking.need, plan=plan)
+        return chosen
 
-    def _begin(self, transition: Callable[[], Awaitable[None]]) -> None:
+    def _begin(self, change: Change) -> None:
+        self._expiry.stop()
+        pauses = self.residence is None and self._incarnations.pause_seconds() > 0
+        self._progress = LoadProgress(LoadPhase.WAITING if pauses else LoadPhase.STARTING, 0.0)
+        self._changes.begin(change)
+
+    def _begin_unload(self, residence: Residence, asked: Unloading | None = None) -> asyncio.Task[None]:
+        self._expiry.forget()
         self._progress = LoadProgress(LoadPhase.STARTING, 0.0)
-        self._transition = asyncio.create_task(self._run(transition), name=f"model {self.entry.id}")
+        return self._changes.begin_unload(partial(self._unload, residence, asked))
 
-    async def _run(self, transition: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await transition()
-        except AutotuneError as error:
-            self._load_failed(error)
-        except Exception as error:  # noqa: BLE001 - an engine's defect must not end the actor
-            _log.exception("load failed unexpectedly", extra=fields(model=self.entry.id))
-            self._load_failed(
-                ModelLoadFailed(
-                    f'Loading "{self.entry.id}" failed: {error}. The daemon\'s log has the details.',
-                    model=self.entry.id,
-                )
-            )
-        finally:
-            self._transition = None
-        self._advance()
+    async def _unload(self, residence: Residence, asked: Unloading | None) -> None:
+        await self._incarnations.end(residence)
+        if asked is not None:
+            if asked in self._askers:
+                self._askers.remove(asked)
+            if not asked.done.done():
+                asked.done.set_result(True)
 
-    async def _load(self, need: Need, plan: Plan) -> None:
-        """Loads, after a pause where incarnation after incarnation crashed."""
-        since_crash = self._clock.monotonic() - self._crashed_at_monotonic
-        delay = restart.delay_seconds(self._crashes) - since_crash
-        if delay > 0:
-            _log.warning(
-                "waiting before the next load",
-                extra=fields(model=self.entry.id, crashes=self._crashes, seconds=delay),
-            )
-            await asyncio.sleep(delay)
-        await self._load_now(need, plan)
+    async def _change(self) -> None:
+        """Loads or grows, after a pause where incarnation after incarnation crashed."""
+        if self.residence is None:
+            await self._incarnations.pause(self._tell_progress)
+        async with self._residency.room(self.model_id, self._choose) as choice:
+            if choice is not None:
+                await self._place(choice)
+                self._expiry.used()
 
-    async def _load_now(self, need: Need, plan: Plan) -> None:
-        started = self._clock.monotonic()
-        loaded = await self._engine.load(self.entry, plan.shape, self._tell_progress)
-        now = self._clock.monotonic()
-        self._failed = False
-        self._residence = Residence(
-            loaded=loaded,
-            need=need,
-            plan=replace(plan, shape=loaded.shape),
-            loaded_at=self._clock.now(),
-            loaded_at_monotonic=now,
-            load_seconds=now - started,
-        )
-        self._watches[loaded] = asyncio.create_task(
-            self._watch(self._residence), name=f"watch {self.entry.id}"
-        )
+    async def _shrink(self, choice: Choice) -> None:
         _log.info(
-            "loaded",
-            extra=fields(
-                model=self.entry.id,
-                incarnation=loaded.incarnation_id,
-                context_tokens=loaded.shape.context_tokens,
-                seconds=round(now - started, 3),
-            ),
+            "shrinks",
+            extra=fields(model=self.model_id, context_tokens=choice.plan.shape.context_tokens),
         )
+        with self._residency.reserve(self.model_id, choice.plan.footprint.total_bytes):
+            if self.residence is not None:
+                await self._place(choice)
+        await self._residency.refresh()
 
-    async def _unload(self, residence: Residence, asked: _Unloading) -> None:
-        await self._end(residence)
-        if self._asking and self._asking[0] is asked:
-            self._asking.popleft()
-        if not asked.done.done():
-            asked.done.set_result(True)
-
-    async def _reload(self, residence: Residence, need: Need, plan: Plan) -> None:
-        await self._end(residence)
-        await self._load_now(need, plan)
-
-    async def _end(self, residence: Residence) -> None:
-        """Until its memory is free the model counts as resident, and as draining."""
-        if self._lived_seconds(residence) >= restart.STABLE_AFTER_SECONDS:
-            self._crashes = 0
-        try:
-            await residence.loaded.unload()
-        finally:
-            self._residence = None
-        _log.info("unloaded", extra=fields(model=self.entry.id, incarnation=residence.loaded.incarnation_id))
-
-    def _lived_seconds(self, residence: Residence) -> float:
-        return self._clock.monotonic() - residence.loaded_at_monotonic
-
-    async def _watch(self, residence: Residence) -> None:
-        cause = await residence.loaded.wait_gone()
-        del self._watches[residence.loaded]
-        self._lose(residence, cause)
+    async def _place(self, choice: Choice) -> None:
+        failed = await self._incarnations.place(choice, self._tell_progress)
+        self._failed = False
+        if self.residence is not None:
+            self._planner.loaded(self.residence.loaded)
+        if failed is not None:
+            self._load_failed(failed)
 
     def _load_failed(self, error: AutotuneError) -> None:
-        """Everyone who waits now learns of it; whoever asks later causes a new attempt."""
-        self._failed = True
+        """Everyone who waits for it now learns of it; whoever asks later causes a new attempt."""
+        self._failed = self.residence is None
         _log.error(
-            "load failed", extra=fields(model=self.entry.id, reason=error.reason, message_text=error.message)
+            "load failed", extra=fields(model=self.model_id, reason=error.reason, message_text=error.message)
         )
-        for asking in tuple(self._asking):
-            if isinstance(asking, _Unloading):
-                break
-            self._asking.remove(asking)
-            _fail(asking.granted, error)
+        for asking in self._askers.waiting():
+            if not self._holds(asking.need):
+                self._askers.refuse(asking, error)
+
+    def _holds(self, need: Need) -> bool:
+        if self.residence is None:
+            return False
+        try:
+            return self._planner.plan(need, self.residence.loaded.shape).action is PlanAction.REUSE
+        except AutotuneError:
+            return False
 
     def _tell_progress(self, progress: LoadProgress) -> None:
         self._progress = progress
-        for asking in self._asking:
-            if isinstance(asking, _Acquisition) and not asking.granted.done():
-                asking.on_progress(progress)
-
-
-def _fail(future: asyncio.Future[Lease], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+        self._askers.tell(progress)

@@ -1,7 +1,7 @@
 """The models of the machine: which there are, and the actor of each that was ever asked for.
 
 Called by ``rpc.models`` and ``services.inference``. Invariant: one actor per model id for the life
-of the daemon.
+of the daemon; whoever asks without wanting a load changes nothing.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import asyncio
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from autotuned.core.chat import ProfileName
 from autotuned.core.errors import ModelInvalid, ModelNotFound, ShuttingDown
+from autotuned.core.memory import SwapPolicy
 from autotuned.core.model import ModelEntry, ModelFacts, ModelState, RunningModel
-from autotuned.core.plan import Need
+from autotuned.core.plan import Fit, LoadShape, Need, Plan
 from autotuned.core.ports import Clock, Engine, Machine
 from autotuned.core.settings import ModelSettings
-from autotuned.policy.plan import ShapeDefaults, plan_optimistically
 from autotuned.policy.profiles import PROFILES, reply_room
+from autotuned.policy.situation import ShapeDefaults
+from autotuned.services.askers import OnProgress
+from autotuned.services.incarnations import KvKeeper
+from autotuned.services.learning import Learning
 from autotuned.services.lease import Lease
-from autotuned.services.model_actor import ModelActor, OnProgress
+from autotuned.services.model_actor import ModelActor
+from autotuned.services.planner import ModelPlanner
+from autotuned.services.residency import Residency
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,10 @@ class Listing:
 
 
 class Models:
-    """Resolves model ids and hands out leases. ``defaults`` are the parts of a shape that are configured."""
+    """Resolves model ids and hands out leases. ``defaults`` are the parts of a shape that are configured.
+
+    ``swap_policy`` is for who does not say; ``keeper`` saves the KV state of what leaves.
+    """
 
     def __init__(
         self,
@@ -41,13 +49,21 @@ class Models:
         engines: Sequence[Engine],
         settings: ModelSettings,
         defaults: ShapeDefaults,
+        swap_policy: SwapPolicy,
         machine: Machine,
+        residency: Residency,
+        learning: Learning,
+        keeper: KvKeeper,
         clock: Clock,
     ) -> None:
         self._engines = {engine.name: engine for engine in engines}
         self._settings = settings
         self._defaults = defaults
+        self.swap_policy = swap_policy
         self._machine = machine
+        self._residency = residency
+        self._learning = learning
+        self._keeper = keeper
         self._clock = clock
         self._actors: dict[str, ModelActor] = {}
         self._stopping = False
@@ -96,16 +112,46 @@ class Models:
             )
         return self._actor_of(entry, entry.facts)
 
-    async def load(
-        self, model_id: str, profile: ProfileName | None, context_tokens: int | None, on_progress: OnProgress
+    async def plan(self, model_id: str, need: Need) -> tuple[Listing, Plan, LoadShape | None]:
+        """What would be decided for this need now, and the shape that is loaded, if any.
+
+        Raises ModelNotFound, ModelInvalid, ContextTooLong, FieldInvalid, WouldSwap or ShuttingDown.
+        """
+        actor = await self.actor(model_id)
+        await self._residency.refresh()
+        loaded = actor.residence.loaded.shape if actor.residence else None
+        return Listing(actor.entry, actor.state), actor.plan(need, loaded), loaded
+
+    def fit_of(self, entry: ModelEntry) -> Fit | None:
+        """How a first message would fit by the latest reading; None for an unsound file."""
+        if entry.facts is None:
+            return None
+        actor = self._actors.get(entry.id)
+        residence = actor.residence if actor else None
+        planner = self._planner_of(entry.id, entry.facts)
+        return planner.fit(residence.loaded.shape if residence else None)
+
+    async def load(  # noqa: PLR0917 - the fields of the request that it serves
+        self,
+        model_id: str,
+        profile: ProfileName | None,
+        context_tokens: int | None,
+        swap_policy: SwapPolicy | None,
+        keep_alive_seconds: float | None,
+        on_progress: OnProgress,
     ) -> Lease:
         """Loads a model for a first message of the profile, or with at least this context."""
         actor = await self.actor(model_id)
-        reply_tokens = reply_room(None, PROFILES[profile or self._settings.profile])
+        chosen = profile or self._settings.profile
         need = Need(
-            prompt_tokens=0, prompt_is_exact=False, reply_tokens=reply_tokens, context_tokens=context_tokens
+            prompt_tokens=0,
+            prompt_is_exact=False,
+            reply_tokens=reply_room(None, PROFILES[chosen]),
+            context_tokens=context_tokens,
+            profile=chosen,
+            swap_policy=swap_policy or self.swap_policy,
         )
-        return await actor.acquire(need, on_progress)
+        return await actor.acquire(need, on_progress, keep_alive_seconds)
 
     async def unload(self, model_id: str) -> tuple[bool, int]:
         """Unloads a model; returns whether it was loaded and the resident bytes that its process had."""
@@ -113,8 +159,7 @@ class Models:
         if actor is None:
             await self.get(model_id)
             return False, 0
-        residence = actor.residence
-        freed_bytes = self._machine.resident_memory_bytes(residence.loaded.process_id) if residence else 0
+        freed_bytes = self._resident_bytes(actor)
         return await actor.unload(), freed_bytes
 
     def running(self) -> list[ModelActor]:
@@ -125,17 +170,16 @@ class Models:
     def describe(self, actor: ModelActor, queued_requests_count: int) -> RunningModel:
         """One model as it stands now; who waits for a turn is the caller's knowledge."""
         residence = actor.residence
-        process_id = residence.loaded.process_id if residence else 0
         return RunningModel(
             id=actor.entry.id,
             engine=actor.entry.engine,
             state=actor.state,
             incarnation_id=residence.loaded.incarnation_id if residence else "",
             shape=residence.loaded.shape if residence else None,
-            kv_cache_bytes=residence.plan.kv_cache_bytes if residence else 0,
-            weights_bytes=residence.plan.weights_bytes if residence else 0,
-            resident_memory_bytes=self._machine.resident_memory_bytes(process_id) if process_id else 0,
-            process_id=process_id,
+            footprint=residence.loaded.footprint if residence else None,
+            expires_at=actor.expires_at,
+            resident_memory_bytes=self._resident_bytes(actor),
+            process_id=residence.loaded.process_id if residence else 0,
             loaded_at=residence.loaded_at if residence else 0.0,
             last_used_at=actor.last_used_at,
             load_seconds=residence.load_seconds if residence else 0.0,
@@ -161,14 +205,34 @@ class Models:
         return entries
 
     def _actor_of(self, entry: ModelEntry, facts: ModelFacts) -> ModelActor:
-        planner = partial(plan_optimistically, facts, defaults=self._defaults)
         actor = self._actors.get(entry.id)
         if actor is None:
-            actor = ModelActor(entry=entry, engine=self.engine_of(entry), planner=planner, clock=self._clock)
+            actor = ModelActor(
+                entry=entry,
+                engine=self.engine_of(entry),
+                planner=self._planner_of(entry.id, facts),
+                residency=self._residency,
+                keeper=self._keeper,
+                clock=self._clock,
+                keep_alive_seconds=self._settings.keep_alive_seconds,
+            )
             self._actors[entry.id] = actor
-        elif actor.residence is None:
-            actor.refresh(entry, planner)  # the file may have been replaced since
+        elif actor.entry != entry:
+            actor.refresh(entry, self._planner_of(entry.id, facts))  # the file was replaced
         return actor
+
+    def _planner_of(self, model_id: str, facts: ModelFacts) -> ModelPlanner:
+        return ModelPlanner(
+            model_id=model_id,
+            facts=facts,
+            defaults=self._defaults,
+            learning=self._learning,
+            residency=self._residency,
+        )
+
+    def _resident_bytes(self, actor: ModelActor) -> int:
+        residence = actor.residence
+        return self._machine.process_memory(residence.loaded.process_id).resident_bytes if residence else 0
 
     def _refuse_when_stopping(self) -> None:
         if self._stopping:

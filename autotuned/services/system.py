@@ -14,15 +14,28 @@ from autotuned.core.snapshot import Snapshot
 from autotuned.services.inference import Inference
 from autotuned.services.model_actor import ModelActor
 from autotuned.services.models import Models
+from autotuned.services.prefixes import Prefixes
+from autotuned.services.residency import Residency
 
 HEARTBEAT_SECONDS = 15.0
 
 
 class System:
-    """Joins the machine's readings with the models in memory."""
+    """Joins the machine's readings with the models in memory and the prefixes on disk."""
 
-    def __init__(self, *, machine: Machine, models: Models, inference: Inference, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        machine: Machine,
+        residency: Residency,
+        models: Models,
+        inference: Inference,
+        prefixes: Prefixes,
+        clock: Clock,
+    ) -> None:
         self._machine = machine
+        self._residency = residency
+        self._prefixes = prefixes
         self._models = models
         self._inference = inference
         self._clock = clock
@@ -41,6 +54,9 @@ class System:
         return Snapshot(
             taken_at=self._clock.now(),
             machine=await self._machine.read(),
+            pressure=self._residency.pressure,
+            saved_prefixes_count=self._prefixes.saved_count,
+            saved_prefixes_bytes=self._prefixes.saved_bytes,
             running_models=tuple(self.running_models()),
             active_requests_count=self._inference.active_requests_count,
             queued_requests_count=self._inference.queued_requests_count,

@@ -1,0 +1,77 @@
+"""Plans for one model, each from the facts of its moment: memory, and what was learned so far.
+
+``services.models`` makes one for each model, ``services.model_actor`` asks it. Invariant: it decides
+nothing itself and waits for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from autotuned.core.model import ModelFacts
+from autotuned.core.plan import Fit, LoadShape, Need, Plan
+from autotuned.core.ports import LoadedModel
+from autotuned.policy.plan import plan_optimistically, refit, shrink
+from autotuned.policy.situation import ShapeDefaults, Situation
+from autotuned.services.learning import Learning
+from autotuned.services.residency import Residency
+
+
+class Planner(Protocol):
+    """What an actor asks."""
+
+    def plan(self, need: Need, loaded: LoadShape | None) -> Plan:
+        """What to do for this need. Raises ContextTooLong, FieldInvalid, WouldSwap."""
+
+    def shrink(self, loaded: LoadShape, kept_tokens: int) -> Plan | None:
+        """What to do about a loaded model that nobody uses, at the pressure of now; None: nothing."""
+
+    def loaded(self, loaded: LoadedModel) -> None:
+        """The engine loaded it: there is something to learn."""
+
+
+class ModelPlanner(Planner):
+    """The planner of one content of one model file."""
+
+    def __init__(
+        self,
+        *,
+        model_id: str,
+        facts: ModelFacts,
+        defaults: ShapeDefaults,
+        learning: Learning,
+        residency: Residency,
+    ) -> None:
+        self._model_id = model_id
+        self._facts = facts
+        self._defaults = defaults
+        self._learning = learning
+        self._residency = residency
+
+    def plan(self, need: Need, loaded: LoadShape | None) -> Plan:
+        """See ``Planner``."""
+        return plan_optimistically(need, self._situation(loaded))
+
+    def shrink(self, loaded: LoadShape, kept_tokens: int) -> Plan | None:
+        """See ``Planner``."""
+        return shrink(self._situation(loaded), kept_tokens)
+
+    def loaded(self, loaded: LoadedModel) -> None:
+        """See ``Planner``."""
+        self._learning.loaded(self._facts.digest, loaded.shape, loaded.footprint)
+
+    def fit(self, loaded: LoadShape | None) -> Fit:
+        """How a first message of it would fit by the latest reading."""
+        return refit(self._situation(loaded))
+
+    def _situation(self, loaded: LoadShape | None) -> Situation:
+        footprint = self._residency.footprint(self._model_id) if loaded else None
+        return Situation(
+            facts=self._facts,
+            learned=self._learning.of(self._facts.digest),
+            defaults=self._defaults,
+            memory=self._residency.view(self._model_id),
+            loaded=loaded,
+            loaded_freed_bytes=self._residency.freed_bytes(self._model_id) if loaded else 0,
+            loaded_footprint=footprint,
+        )
