@@ -16,7 +16,8 @@ from autotunectl.chat.numbers import conversation_numbers, numbers_text
 from autotunectl.chat.screen import Screen, StatusLine, queued_text
 from autotunectl.chat.turn import ctrl_c_calls
 from autotunectl.output import Style
-from tests.fakes.fake_daemon import delta, fail_with, finished, queued, rich_status, say, started
+from tests.fakes.fake_daemon import fail_with, say
+from tests.fakes.fake_messages import delta, finished, queued, rich_status, started
 
 ANSWER = "The capital of France is Paris.\n"
 NUMBERS = (

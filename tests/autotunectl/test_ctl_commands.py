@@ -14,7 +14,7 @@ from autotune.version import __version__
 from autotunectl import loading
 from autotunectl.commands import ls, ps, status, stop, unload, version
 from autotunectl.output import Style
-from tests.fakes.fake_daemon import START_TIME, milliseconds, rich_status, running_model
+from tests.fakes.fake_messages import START_TIME, milliseconds, rich_status, running_model
 
 MODELS = (
     model_pb2.Model(

@@ -16,7 +16,7 @@ from autotune import errors
 from autotune.errors import AutotuneError
 
 from autotunectl import exits
-from tests.fakes.fake_daemon import delta, rich_status, started
+from tests.fakes.fake_messages import delta, rich_status, started
 
 PATIENCE_SECONDS = 30.0
 

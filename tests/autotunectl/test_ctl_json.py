@@ -8,7 +8,7 @@ import pytest
 from autotune.v1 import inference_service_pb2, model_pb2, model_service_pb2, plan_pb2
 
 from autotunectl.json_output import dump, enum_text, message_json
-from tests.fakes.fake_daemon import running_model
+from tests.fakes.fake_messages import running_model
 
 
 def test_a_running_model():

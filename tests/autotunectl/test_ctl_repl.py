@@ -24,7 +24,8 @@ from autotunectl.chat.repl import Repl
 from autotunectl.chat.screen import Screen
 from autotunectl.chat.slash import COMMANDS, ReplState, Slash
 from autotunectl.session import Session
-from tests.fakes.fake_daemon import FakeDaemon, delta, fail_with, finished, rich_status, say, started
+from tests.fakes.fake_daemon import FakeDaemon, fail_with, say
+from tests.fakes.fake_messages import delta, finished, rich_status, started
 
 
 def converse(daemon, entries: Iterable[str | type[BaseException]], **settings) -> Conversation:

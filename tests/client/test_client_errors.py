@@ -17,7 +17,8 @@ from autotune.v1 import chat_pb2, inference_service_pb2
 from grpc_status import rpc_status
 
 from autotuned.core import errors as core_errors
-from tests.fakes.fake_daemon import FakeDaemon, fail_with, rich_status
+from tests.fakes.fake_daemon import FakeDaemon, fail_with
+from tests.fakes.fake_messages import rich_status
 
 DEADLINE_SECONDS = 10.0
 

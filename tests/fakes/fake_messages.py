@@ -1,0 +1,140 @@
+"""Wire messages as a daemon would send them, for the tests of its clients."""
+
+from __future__ import annotations
+
+import grpc
+from autotune.v1 import inference_service_pb2, model_pb2, plan_pb2
+from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "autotune.v1"
+START_TIME = timestamp_pb2.Timestamp(seconds=1_700_000_000)
+
+
+def milliseconds(count: int) -> duration_pb2.Duration:
+    return duration_pb2.Duration(nanos=count * 1_000_000)
+
+
+def rich_status(
+    code: grpc.StatusCode,
+    reason: str,
+    message: str,
+    *,
+    retry_seconds: int = 0,
+    domain: str = DOMAIN,
+    **metadata: str,
+) -> status_pb2.Status:
+    """What the daemon's error interceptor sends."""
+    details = [error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata)]
+    if retry_seconds:
+        delay = duration_pb2.Duration(seconds=retry_seconds)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        holder = any_pb2.Any()
+        holder.Pack(detail)
+        packed.append(holder)
+    return status_pb2.Status(code=code.value[0], message=message, details=packed)
+
+
+def footprint() -> plan_pb2.Footprint:
+    return plan_pb2.Footprint(
+        weights_bytes=2_300_000,
+        kv_cache_bytes=2 << 20,
+        compute_bytes=10 << 20,
+        process_bytes=20 << 20,
+        host_prompt_cache_bytes=1 << 20,
+        total_bytes=2_300_000 + (33 << 20),
+    )
+
+
+def fit(fit_class: int = plan_pb2.FIT_CLASS_SAFE, safe_context_tokens: int = 8192) -> plan_pb2.Fit:
+    return plan_pb2.Fit(
+        fit_class=fit_class,
+        required_bytes=34 << 20,
+        available_bytes=6 << 30,
+        safe_context_tokens=safe_context_tokens,
+    )
+
+
+def plan() -> plan_pb2.Plan:
+    return plan_pb2.Plan(
+        action=plan_pb2.PLAN_ACTION_LOAD,
+        shape=plan_pb2.LoadShape(context_tokens=2048, slots_count=1, batch_tokens=512),
+        kv_cache_bytes=2 << 20,
+        weights_bytes=2_300_000,
+        footprint=footprint(),
+        fit=fit(),
+        available_before_bytes=6 << 30,
+        available_after_bytes=(6 << 30) - (34 << 20),
+        pressure_tier=plan_pb2.PRESSURE_TIER_NORMAL,
+        reasons=[
+            plan_pb2.PlanReason(code="needs", text="24 prompt tokens + 1,024 for the reply = 1,048 tokens."),
+            plan_pb2.PlanReason(code="bucket", text="1,048 snaps up to the bucket 2,048."),
+        ],
+    )
+
+
+def delta(text: str) -> inference_service_pb2.GenerateResponse:
+    return inference_service_pb2.GenerateResponse(delta=inference_service_pb2.Delta(text=text))
+
+
+def queued(position: int = 0, phase: int | None = None) -> inference_service_pb2.GenerateResponse:
+    event = inference_service_pb2.Queued(position=position)
+    if phase is not None:
+        event.load_progress.phase = phase
+        event.load_progress.elapsed_duration.CopyFrom(milliseconds(120))
+    return inference_service_pb2.GenerateResponse(queued=event)
+
+
+def started(model: str = "pocket") -> inference_service_pb2.GenerateResponse:
+    return inference_service_pb2.GenerateResponse(
+        started=inference_service_pb2.Started(
+            request_id="r1", model=model, engine="llamacpp", plan=plan(), prompt_tokens=24, cached_tokens=8
+        )
+    )
+
+
+def finished(
+    reason: int = inference_service_pb2.FINISH_REASON_STOP,
+) -> inference_service_pb2.GenerateResponse:
+    return inference_service_pb2.GenerateResponse(
+        finished=inference_service_pb2.Finished(
+            finish_reason=reason,
+            usage=inference_service_pb2.Usage(prompt_tokens=24, cached_tokens=8, reply_tokens=9),
+            timings=inference_service_pb2.Timings(
+                time_to_first_token_duration=milliseconds(21),
+                total_duration=milliseconds(60),
+                decode_tokens_per_second=412.34,
+            ),
+        )
+    )
+
+
+def not_found(model: str) -> status_pb2.Status:
+    return rich_status(
+        grpc.StatusCode.NOT_FOUND,
+        "MODEL_NOT_FOUND",
+        f'There is no model "{model}"; did you mean "pocket"? "autotunectl ls" lists the models.',
+        model=model,
+        suggestion="pocket",
+    )
+
+
+def running_model(model: str = "pocket") -> model_pb2.RunningModel:
+    return model_pb2.RunningModel(
+        id=model,
+        engine="llamacpp",
+        state=model_pb2.MODEL_STATE_READY,
+        shape=plan().shape,
+        kv_cache_bytes=2 << 20,
+        weights_bytes=2_300_000,
+        resident_memory_bytes=30 << 20,
+        process_id=77,
+        footprint=footprint(),
+        load_time=START_TIME,
+        load_duration=milliseconds(420),
+        active_requests_count=1,
+        reasons=plan().reasons,
+        incarnation_id="i1",
+    )
