@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from autotuned.core.learning import Learned
+from autotuned.core.memory import MemoryReading, MemoryView, PressureTier
 from autotuned.core.model import LayerGroup, ModelFacts
-from autotuned.core.plan import KvCacheType, Need
-from autotuned.policy.plan import ShapeDefaults
+from autotuned.core.plan import LoadShape, Need
+from autotuned.policy.plan import ShapeDefaults, Situation
 
 POCKET = ModelFacts(
     digest="748d81ce5c7c41682d711b26f762bbad2e1a454d11d1f1dcce87a90817cb7c63",
@@ -113,11 +117,47 @@ QWEN3_NEXT_80B = ModelFacts(
 DEFAULTS = ShapeDefaults(
     slots_count=1,
     batch_tokens=512,
-    micro_batch_tokens=256,
     flash_attention=True,
-    key_cache_type=KvCacheType.F16,
-    value_cache_type=KvCacheType.F16,
+    kv_cache="auto",
+    memory_mapped=True,
+    cores_count=2,
+    margin_bytes=1536 << 20,
+    prompt_cache_share=0.1,
 )
+PLENTY = MemoryReading(
+    total_bytes=64 << 30, available_bytes=48 << 30, swap_total_bytes=8 << 30, swap_free_bytes=8 << 30
+)
+
+
+def situation(
+    facts: ModelFacts = POCKET,
+    loaded: LoadShape | None = None,
+    *,
+    defaults: ShapeDefaults = DEFAULTS,
+    learned: Learned | None = None,
+    memory: MemoryView | None = None,
+) -> Situation:
+    """A calm machine with plenty of memory, unless told otherwise."""
+    return Situation(
+        facts=facts,
+        learned=learned or Learned(),
+        defaults=defaults,
+        memory=memory or MemoryView(reading=PLENTY, pressure=PressureTier.NORMAL),
+        loaded=loaded,
+    )
+
+
+def short_memory(
+    available_bytes: int, *, total_bytes: int = 16 << 30, swap_free_bytes: int = 0
+) -> MemoryReading:
+    """A machine with little memory left."""
+    return replace(
+        PLENTY,
+        total_bytes=total_bytes,
+        available_bytes=available_bytes,
+        swap_total_bytes=swap_free_bytes,
+        swap_free_bytes=swap_free_bytes,
+    )
 
 
 def counted(prompt_tokens: int, reply_tokens: int = 1024, context_tokens: int | None = None) -> Need:

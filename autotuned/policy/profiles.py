@@ -1,7 +1,8 @@
 """The named sets of defaults: what a request takes where it is silent.
 
-``services`` fills requests and needs from them. Invariant: what a client set is never overridden,
-except that no more room is reserved for a reply than its profile allows.
+``services`` fills requests and needs from them; ``plan`` takes their limits on what is reserved.
+Invariant: what a client set is never overridden and its prompt never cut, except that no more room is
+reserved for a reply, and beyond the request, than its profile allows.
 """
 
 from __future__ import annotations
@@ -11,24 +12,49 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from autotuned.core.chat import ProfileName, Sampling
+from autotuned.core.plan import KvCacheType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Defaults under one name. ``reply_tokens`` is the most that sizing reserves for a reply."""
+    """Defaults under one name.
+
+    ``reply_tokens`` is the most that sizing reserves for a reply, ``context_tokens`` the context up to
+    which it reserves anything that the prompt does not need; ``kv_cache_type`` is that of a first load.
+    """
 
     name: ProfileName
     temperature: float
     reply_tokens: int
+    context_tokens: int
+    kv_cache_type: KvCacheType
 
 
 PROFILES: Mapping[ProfileName, Profile] = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            Profile(name=ProfileName.FAST, temperature=0.1, reply_tokens=512),
-            Profile(name=ProfileName.BALANCED, temperature=0.7, reply_tokens=1024),
-            Profile(name=ProfileName.QUALITY, temperature=0.8, reply_tokens=4096),
+            Profile(
+                name=ProfileName.FAST,
+                temperature=0.1,
+                reply_tokens=512,
+                context_tokens=2048,
+                kv_cache_type=KvCacheType.Q8_0,
+            ),
+            Profile(
+                name=ProfileName.BALANCED,
+                temperature=0.7,
+                reply_tokens=1024,
+                context_tokens=8192,
+                kv_cache_type=KvCacheType.F16,
+            ),
+            Profile(
+                name=ProfileName.QUALITY,
+                temperature=0.8,
+                reply_tokens=4096,
+                context_tokens=32_768,
+                kv_cache_type=KvCacheType.F16,
+            ),
         )
     }
 )

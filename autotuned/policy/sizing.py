@@ -11,8 +11,11 @@ from __future__ import annotations
 from math import ceil
 
 from autotuned.core.plan import LoadShape, Need
+from autotuned.policy.kv import padded_context
+from autotuned.policy.profiles import PROFILES
 
 SPARE_TOKENS = 256
+SMALL_REPLY_TOKENS = 256
 SMALLEST_CONTEXT_TOKENS = 512
 ASSUMED_TRAIN_CONTEXT_TOKENS = 4096
 
@@ -32,11 +35,41 @@ def snap_up(tokens: int, ceiling: int) -> int:
     return min(next((bucket for bucket in BUCKETS if bucket >= tokens), ceiling), ceiling)
 
 
+def snap_down(tokens: int, floor: int) -> int:
+    """The largest bucket within ``tokens``, but at least ``floor``."""
+    return max(next((bucket for bucket in reversed(BUCKETS) if bucket <= tokens), floor), floor)
+
+
+def buckets_within(ceiling: int) -> tuple[int, ...]:
+    """The contexts that a model of this ceiling can have: the buckets below it, and all of it."""
+    return (*(bucket for bucket in BUCKETS if bucket < ceiling), ceiling)
+
+
+def reserved_reply(need: Need) -> int:
+    """Tokens to reserve for the reply: down to half of it where that keeps to the profile's context."""
+    cap = PROFILES[need.profile].context_tokens - need.prompt_tokens - SPARE_TOKENS
+    return max(min(need.reply_tokens, cap), (need.reply_tokens + 1) // 2)
+
+
+def least_reply(need: Need) -> int:
+    """Room for a small reply, which memory that is short still has to have."""
+    return min(reserved_reply(need), SMALL_REPLY_TOKENS)
+
+
 def needed_context(need: Need) -> int:
     """Tokens to plan for: prompt, reply and a spare, at least 512; or the request's own context."""
     if need.context_tokens is not None:
         return need.context_tokens
-    return max(need.prompt_tokens + need.reply_tokens + SPARE_TOKENS, SMALLEST_CONTEXT_TOKENS)
+    return max(need.prompt_tokens + reserved_reply(need) + SPARE_TOKENS, SMALLEST_CONTEXT_TOKENS)
+
+
+def least_context(need: Need, slots_count: int, ceiling: int) -> int:
+    """The smallest context that serves the request, in the engine's steps: with a small reply only.
+
+    Slots that share it have the smallest context each. Not below what the model has at most.
+    """
+    own = max(need.prompt_tokens + least_reply(need) + SPARE_TOKENS, SMALLEST_CONTEXT_TOKENS)
+    return min(padded_context(own + (slots_count - 1) * SMALLEST_CONTEXT_TOKENS), ceiling)
 
 
 def suffices(shape: LoadShape, need: Need) -> bool:
@@ -46,7 +79,13 @@ def suffices(shape: LoadShape, need: Need) -> bool:
     """
     if need.context_tokens is not None:
         return shape.context_tokens >= need.context_tokens
-    return shape.context_tokens >= need.prompt_tokens + need.reply_tokens
+    room = shape.context_tokens - need.prompt_tokens
+    return room >= need.reply_tokens or room >= reserved_reply(need)
+
+
+def holds_small_reply(shape: LoadShape, need: Need) -> bool:
+    """Whether a loaded context could at least answer shortly; a context that was asked for is not cut."""
+    return need.context_tokens is None and shape.context_tokens >= need.prompt_tokens + least_reply(need)
 
 
 def estimate_prompt_tokens(prompt_bytes: int, messages_count: int, tokens_per_byte: float) -> int:
