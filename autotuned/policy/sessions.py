@@ -1,0 +1,87 @@
+"""How large a session becomes: an agent's loop is sized once, for all of its turns.
+
+``services.sessions`` calls it. A session is named by the beginning that all of its turns share. Agents
+add a tool's answer at each turn, so a context sized for the first one would be too small soon.
+Invariant: what is expected never lies below what the request itself needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from math import ceil
+
+from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt, Role, TextPart
+from autotuned.core.learning import SessionSize
+
+AGENT = "agent"
+CHAT = "chat"
+
+# So many messages before the last one are a loop, with or without tools.
+AGENT_HISTORY_MESSAGES = 6
+# A loop of which nothing is known: turns to come, and the tokens that each one adds.
+EXPECTED_TURNS = 20
+TURN_TOKENS = 300
+# Memory for a loop of which nothing is known; one that needs more grows.
+MOST_UNKNOWN_TOKENS = 32_768
+_USUAL_SHARE = 0.9
+_NAME_BYTES = 16
+_RAW_BEGINNING_CHARACTERS = 1024
+
+
+def kind(prompt: ChatInput | RawPrompt) -> str:
+    """AGENT for a conversation with tools or a long history, else CHAT."""
+    if isinstance(prompt, RawPrompt):
+        return CHAT
+    if prompt.tools:
+        return AGENT
+    turns = sum(message.role is not Role.SYSTEM for message in prompt.messages)
+    return AGENT if turns > AGENT_HISTORY_MESSAGES else CHAT
+
+
+def session_name(request: GenerationRequest, digest: str) -> str:
+    """The name of a session: one client's conversation with one model.
+
+    Its turns share tools, system prompt and first question; those of a raw prompt its first 1,024
+    characters.
+    """
+    name = blake2b(digest_size=_NAME_BYTES)
+    for text in (digest, request.client, *_beginning(request.input)):
+        encoded = text.encode("utf-8", "surrogatepass")
+        name.update(len(encoded).to_bytes(8, "big"))
+        name.update(encoded)
+    return name.hexdigest()
+
+
+def expected_agent_tokens(prompt_tokens: int, reply_tokens: int, earlier: Iterable[SessionSize]) -> int:
+    """Tokens of the largest turn to come, prompt and reply together.
+
+    What nine of ten earlier sessions stayed within; where there were none, or this one has outgrown
+    them, the prompt with 300 tokens for each of 20 turns and the reply, at most 32,768.
+    """
+    now = prompt_tokens + reply_tokens
+    usual = usual_tokens(earlier)
+    if usual >= now:
+        return usual
+    return max(now, min(now + EXPECTED_TURNS * TURN_TOKENS, MOST_UNKNOWN_TOKENS))
+
+
+def usual_tokens(sizes: Iterable[SessionSize]) -> int:
+    """What nine of ten sessions stayed within (nearest rank); 0 where there were none."""
+    largest = sorted(size.largest_tokens for size in sizes)
+    return largest[ceil(len(largest) * _USUAL_SHARE) - 1] if largest else 0
+
+
+def _beginning(prompt: ChatInput | RawPrompt) -> Iterator[str]:
+    if isinstance(prompt, RawPrompt):
+        yield prompt.prompt[:_RAW_BEGINNING_CHARACTERS]
+        return
+    for tool in prompt.tools:
+        yield from ("tool", tool.name, tool.description, tool.parameters_json)
+    for message in prompt.messages:
+        yield message.role.value
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                yield part.text
+        if message.role is Role.USER:
+            return
