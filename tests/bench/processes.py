@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 PATIENCE_SECONDS = 30.0
@@ -39,15 +39,18 @@ def environment(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def daemon(
-    folder: Path, *arguments: str, module: str = "autotuned"
+    folder: Path, *arguments: str, module: str = "autotuned", wrapper: Sequence[str] = ()
 ) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """A daemon that serves, and the seconds from its start to READY as it notified them."""
+    """A daemon that serves, and the seconds from its start to READY as it notified them.
+
+    ``wrapper`` is a command that runs it in its own stead, for example in another control group.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(folder / "notify"))
         listener.settimeout(PATIENCE_SECONDS)
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*wrapper, sys.executable, "-m", module, *arguments],
             env={**environment(folder), "NOTIFY_SOCKET": str(folder / "notify")},
             stderr=subprocess.DEVNULL,
         )
@@ -86,6 +89,13 @@ def wait_for_port(port: int) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"nothing listens on port {port}")
         time.sleep(0.02)
+
+
+def drop_from_cache(path: Path) -> None:
+    """Writes a file to the disk and drops it from memory, so that whoever reads it pays for its pages."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
