@@ -30,6 +30,11 @@ def fits_blocks(vector_length: int, cache_type: KvCacheType) -> bool:
     return cache_type is KvCacheType.F16 or vector_length % QUANTISED_BLOCK_ELEMENTS == 0
 
 
+def has_latent_attention(facts: ModelFacts) -> bool:
+    """Whether keys stand for the values too. llama.cpp then takes one type for both, or does not load."""
+    return any(group.kv_heads and not group.value_length for group in facts.layer_groups)
+
+
 def vector_bytes(vector_length: int, cache_type: KvCacheType) -> int:
     """Bytes of one head's key or value vector: 2 an element in F16, 34 a block of 32 elements in Q8_0."""
     if cache_type is KvCacheType.F16:
@@ -47,7 +52,8 @@ def layer_cells(group: LayerGroup, shape: LoadShape) -> int:
     cells = padded_context(shape.context_tokens)
     if group.window_tokens:
         sequences = shape.slots_count if shape.kv_unified else 1
-        wanted = group.window_tokens * sequences + shape.micro_batch_tokens
+        micro_batch_tokens = min(shape.micro_batch_tokens, shape.batch_tokens)
+        wanted = group.window_tokens * sequences + micro_batch_tokens
         cells = padded_context(min(cells, wanted))
     return streams * cells
 

@@ -134,7 +134,10 @@ def _gpt_oss(sizes: Sizes) -> Model:
 
 
 def _deepseek2(sizes: Sizes) -> Model:
-    """Latent attention: a latent of 64 and a rope part of 32 stand for the keys and values of all heads."""
+    """Latent attention: a latent of 64 and a rope part of 32 stand for the keys and values of all heads.
+
+    Older files do not split the projection, and the engine then caches keys and values of each head.
+    """
     latent, rope, query = 64, 32, 48
     tensors = ends(sizes)
     for layer in range(sizes.layers):
@@ -145,23 +148,39 @@ def _deepseek2(sizes: Sizes) -> Model:
             f"blk.{layer}.attn_q_a.weight": (sizes.embedding, query),
             f"blk.{layer}.attn_q_b.weight": (query, sizes.heads * (sizes.head_length + rope)),
             f"blk.{layer}.attn_kv_a_mqa.weight": (sizes.embedding, latent + rope),
-            f"blk.{layer}.attn_k_b.weight": (sizes.head_length, latent, sizes.heads),
-            f"blk.{layer}.attn_v_b.weight": (latent, sizes.values, sizes.heads),
             f"blk.{layer}.attn_output.weight": (sizes.heads * sizes.values, sizes.embedding),
         }
-    keys = base_keys(sizes) | {
+        if sizes.latent:
+            tensors[f"blk.{layer}.attn_k_b.weight"] = (sizes.head_length, latent, sizes.heads)
+            tensors[f"blk.{layer}.attn_v_b.weight"] = (latent, sizes.values, sizes.heads)
+        else:
+            unfolded = sizes.heads * (sizes.head_length + sizes.values)
+            tensors[f"blk.{layer}.attn_kv_b.weight"] = (latent, unfolded)
+    cached = {
         "attention.head_count_kv": 1,
         "attention.key_length": latent + rope,
         "attention.value_length": latent,
         "attention.key_length_mla": sizes.head_length + rope,
         "attention.value_length_mla": sizes.values,
-        "attention.kv_lora_rank": latent,
-        "attention.q_lora_rank": query,
-        "rope.dimension_count": rope,
-        "leading_dense_block_count": sizes.layers,
-        "expert_feed_forward_length": sizes.feed_forward,
-        "expert_shared_count": 1,
     }
+    if not sizes.latent:
+        cached = {
+            "attention.head_count_kv": sizes.heads,
+            "attention.key_length": sizes.head_length + rope,
+            "attention.value_length": sizes.values,
+        }
+    keys = (
+        base_keys(sizes)
+        | cached
+        | {
+            "attention.kv_lora_rank": latent,
+            "attention.q_lora_rank": query,
+            "rope.dimension_count": rope,
+            "leading_dense_block_count": sizes.layers,
+            "expert_feed_forward_length": sizes.feed_forward,
+            "expert_shared_count": 1,
+        }
+    )
     return Model(keys=keys, tensors=tensors)
 
 

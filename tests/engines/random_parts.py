@@ -21,6 +21,7 @@ _PLAIN = ("ssm_a", "ssm_d", "lerp", ".bias", "ssm_conv1d", "ssm_norm", "shortcon
 class Sizes:
     """How large a model is. ``kv_heads`` may be a list, one for each layer.
 
+    ``latent`` is whether latent attention caches the latent vector, or what it unfolds to.
     ``head_length`` times ``heads`` must be ``embedding`` for the architectures that do not say so.
     """
 
@@ -33,6 +34,7 @@ class Sizes:
     feed_forward: int = 128
     train_context: int = 8192
     window: int = 512
+    latent: bool = True
 
     def kv_heads_of(self, layer: int) -> int:
         """KV heads of one layer."""
