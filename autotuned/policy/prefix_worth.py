@@ -8,6 +8,7 @@ reading back is never worth writing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from autotuned.core.model import ModelFacts
@@ -121,4 +122,4 @@ def expired(saved: Iterable[SavedPrefix], seconds: float, now: float) -> tuple[s
 def _worth_per_byte(saved: SavedPrefix, now: float) -> float:
     """Seconds that it spares, for each byte; halved for each day since its last use."""
     age_seconds = max(0.0, now - saved.last_used_at)
-    return saved.prefill_seconds * 0.5 ** (age_seconds / HALF_LIFE_SECONDS) / max(saved.bytes_count, 1)
+    return saved.prefill_seconds * math.exp2(-age_seconds / HALF_LIFE_SECONDS) / max(saved.bytes_count, 1)

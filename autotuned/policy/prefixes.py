@@ -9,7 +9,7 @@ Invariant: two prompts with an equal boundary name begin with the same tokens an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 from autotuned.core.chat import (
@@ -102,23 +102,26 @@ def boundary_tokens(weights: Sequence[int], prompt_tokens: int) -> tuple[int, ..
 
 
 def best_match(
-    boundaries: Sequence[str], saved_by_boundary: Mapping[str, Collection[SavedPrefix]]
+    boundaries: Sequence[str], saved_by_boundary: Mapping[str, Mapping[str, SavedPrefix]]
 ) -> tuple[SavedPrefix, int] | None:
     """The saved prefix that shares the longest beginning, and the index of the last shared boundary.
 
-    Of several, the one that is the least to read: the others hold more that is of no use here.
+    ``saved_by_boundary`` has those that hold a boundary, by its name and then by their id. Of several it
+    is the one that is the least to read: the others hold more that is of no use here.
     """
     for index in range(len(boundaries) - 1, -1, -1):
         if candidates := saved_by_boundary.get(boundaries[index]):
-            return min(candidates, key=lambda saved: (saved.bytes_count, -saved.last_used_at)), index
+            return min(candidates.values(), key=lambda saved: (saved.bytes_count, -saved.last_used_at)), index
     return None
 
 
 def superseded(
-    boundaries: Sequence[str], saved_by_last_boundary: Mapping[str, Collection[SavedPrefix]]
+    boundaries: Sequence[str], saved_by_last_boundary: Mapping[str, Mapping[str, SavedPrefix]]
 ) -> tuple[SavedPrefix, ...]:
     """The saved prefixes that a state with these boundaries contains: earlier turns of it, or its equals."""
-    return tuple(saved for boundary in boundaries for saved in saved_by_last_boundary.get(boundary, ()))
+    return tuple(
+        saved for boundary in boundaries for saved in saved_by_last_boundary.get(boundary, {}).values()
+    )
 
 
 def _raw_chain(prompt: RawPrompt, namespace: str, *, discard: bool) -> PrefixChain:
