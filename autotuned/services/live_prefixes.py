@@ -110,6 +110,7 @@ class Incarnation:
         self.facts = facts
         self.namespace = namespace
         self.lock = asyncio.Lock()
+        self.given_up_files: list[str] = []
         self._conversations: dict[str, Conversation] = {}  # the last one was used last
 
     @property

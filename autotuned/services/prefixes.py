@@ -148,7 +148,9 @@ class Prefixes:
 
     def forget(self, loaded: LoadedModel) -> None:
         """The incarnation is gone, and with it what it held."""
-        self._incarnations.pop(loaded.incarnation_id, None)
+        incarnation = self._incarnations.pop(loaded.incarnation_id, None)
+        for file_name in incarnation.given_up_files if incarnation else ():
+            self._saved.discard_file(file_name)
 
     async def checkpoint(self) -> None:
         """Writes what rests, so that little is lost when the process dies."""
@@ -290,8 +292,9 @@ class Prefixes:
             _log.warning("prefix was not saved", extra=fields(model=wanted.model_id, reason=error.reason))
             self._saved.discard_file(wanted.file_name)
             return
-        except BaseException:
+        except BaseException:  # it was given up, and the engine may go on writing until it ends
             self._saved.discard_file(wanted.file_name)
+            incarnation.given_up_files.append(wanted.file_name)
             raise
         if not kept_promise(
             wanted.boundary_tokens[-1], written.tokens_count
