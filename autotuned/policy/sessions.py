@@ -7,12 +7,13 @@ Invariant: what is expected never lies below what the request itself needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from hashlib import blake2b
 from math import ceil
 
-from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt, Role, TextPart
+from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt, Role
 from autotuned.core.learning import SessionSize
+from autotuned.policy.prefixes import conversation_name
 
 AGENT = "agent"
 CHAT = "chat"
@@ -26,7 +27,6 @@ TURN_TOKENS = 300
 MOST_UNKNOWN_TOKENS = 32_768
 _USUAL_SHARE = 0.9
 _NAME_BYTES = 16
-_RAW_BEGINNING_CHARACTERS = 1024
 
 
 def kind(prompt: ChatInput | RawPrompt) -> str:
@@ -42,15 +42,10 @@ def kind(prompt: ChatInput | RawPrompt) -> str:
 def session_name(request: GenerationRequest, digest: str) -> str:
     """The name of a session: one client's conversation with one model.
 
-    Its turns share tools, system prompt and first question; those of a raw prompt its first 1,024
-    characters.
+    Its turns share what ``prefixes.conversation_name`` names.
     """
-    name = blake2b(digest_size=_NAME_BYTES)
-    for text in (digest, request.client, *_beginning(request.input)):
-        encoded = text.encode("utf-8", "surrogatepass")
-        name.update(len(encoded).to_bytes(8, "big"))
-        name.update(encoded)
-    return name.hexdigest()
+    named = repr((digest, request.client, conversation_name(request.input)))
+    return blake2b(named.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES).hexdigest()
 
 
 def expected_agent_tokens(prompt_tokens: int, reply_tokens: int, earlier: Iterable[SessionSize]) -> int:
@@ -70,18 +65,3 @@ def usual_tokens(sizes: Iterable[SessionSize]) -> int:
     """What nine of ten sessions stayed within (nearest rank); 0 where there were none."""
     largest = sorted(size.largest_tokens for size in sizes)
     return largest[ceil(len(largest) * _USUAL_SHARE) - 1] if largest else 0
-
-
-def _beginning(prompt: ChatInput | RawPrompt) -> Iterator[str]:
-    if isinstance(prompt, RawPrompt):
-        yield prompt.prompt[:_RAW_BEGINNING_CHARACTERS]
-        return
-    for tool in prompt.tools:
-        yield from ("tool", tool.name, tool.description, tool.parameters_json)
-    for message in prompt.messages:
-        yield message.role.value
-        for part in message.parts:
-            if isinstance(part, TextPart):
-                yield part.text
-        if message.role is Role.USER:
-            return

@@ -2,17 +2,19 @@
 
 ``services.inference`` makes one for each request and runs it as a task of its own, so that a slow
 reader holds back neither the engine nor the next request. Invariant: the turn is given back when
-the engine ends, whatever the reader does; the mailbox is ended exactly once.
+the engine ends, whatever the reader does; the mailbox is ended exactly once; a reply that goes on in
+a larger context is one stream with one start and one end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from contextlib import aclosing
 from dataclasses import replace
 
-from autotuned.core.chat import GenerationRequest, ProfileName
+from autotuned.core.chat import ProfileName
 from autotuned.core.errors import AutotuneError, ContextTooLong, EngineUnreachable, ShuttingDown
 from autotuned.core.generation import (
     EngineFinished,
@@ -21,74 +23,58 @@ from autotuned.core.generation import (
     PrefillProgress,
     Queued,
     Started,
-    Timings,
+    TextDelta,
     Usage,
 )
 from autotuned.core.model import LoadProgress
-from autotuned.core.plan import Need, Plan, PlanAction
-from autotuned.core.ports import Clock
 from autotuned.core.record import RequestRecord
-from autotuned.policy import sizing
+from autotuned.log import fields
+from autotuned.policy.continuation import cannot_go_on, rest_of
 from autotuned.policy.profiles import PROFILES, reply_room, with_defaults
-from autotuned.policy.prompt import messages_count, prompt_bytes
 from autotuned.services.lease import Lease
+from autotuned.services.leasing import Leasing
 from autotuned.services.mailbox import Mailbox
-from autotuned.services.model_actor import ModelActor
+from autotuned.services.prefix_use import PrefixUse
+from autotuned.services.request_context import RequestContext
+from autotuned.services.tally import Tally
 from autotuned.services.turns import Turns
 
-_NOTHING = EngineFinished(FinishReason.STOP, Usage(0, 0, 0), 0.0, 0.0)
-
-
-class _LeaseAgainError(Exception):
-    """The lease did not serve: the context is too small by the engine's count, or the worker was gone."""
+_log = logging.getLogger(__name__)
 
 
 class Generation:
-    """One request. ``tokens_per_byte`` is shared by all of them: what was learned of each model."""
+    """One request, answered into ``mailbox``."""
 
-    def __init__(
-        self,
-        *,
-        request: GenerationRequest,
-        actor: ModelActor,
-        turns: Turns,
-        tokens_per_byte: dict[str, float],
-        profile: ProfileName,
-        mailbox: Mailbox,
-        clock: Clock,
-    ) -> None:
-        chosen = PROFILES[profile]
+    def __init__(self, *, context: RequestContext, turns: Turns, mailbox: Mailbox) -> None:
+        request = context.request
+        self._profile = PROFILES[request.profile or ProfileName.BALANCED]
         self.request_id = uuid.uuid4().hex
-        self._request = replace(request, sampling=with_defaults(request.sampling, chosen))
-        self._actor = actor
+        self._context = context
+        self._asked = replace(request, sampling=with_defaults(request.sampling, self._profile))
         self._turns = turns
-        self._tokens_per_byte = tokens_per_byte
         self._mailbox = mailbox
-        self._clock = clock
-        self._started_at = clock.now()
-        self._received = clock.monotonic()
-        self._prompt_bytes = prompt_bytes(request.input)
-        self._need = Need(
-            prompt_tokens=self._estimate(),
-            prompt_is_exact=False,
-            reply_tokens=reply_room(request.max_reply_tokens, chosen),
-            context_tokens=request.context_tokens,
+        self._tally = Tally(context.clock)
+        self._leasing = Leasing(
+            actor=context.actor,
+            need=context.need,
+            keep_alive_seconds=request.keep_alive_seconds,
+            on_progress=self._tell_load,
+            on_waited=self._tally.waited,
+            clock=context.clock,
         )
-        self._queue_seconds: float | None = None  # until a turn is granted
-        self._load_seconds = 0.0
-        self._first_token_seconds = 0.0
-        self._plan: Plan | None = None
-        self._prefill = PrefillProgress(0, 0, 0)
+        self._texts: list[str] = []
+        self._only_text = True
+        self._filled_tokens = 0  # of the context that the reply so far came to the end of
+        self._went_on = False
         self._finished: Finished | None = None
         self._error_reason = ""
         self._cancelled = False
-        self._found_gone = False
 
     async def run(self) -> None:
         """Carries the request out; every outcome ends the mailbox."""
         try:
             async with self._turns.turn(self._tell_position):
-                self._queue_seconds = self._clock.monotonic() - self._received
+                self._tally.got_turn()
                 await self._answer()
         except AutotuneError as error:
             self._error_reason = error.reason
@@ -107,18 +93,20 @@ class Generation:
     def record(self) -> RequestRecord:
         """What is remembered of the request once it has ended."""
         finished = self._finished
-        timings = finished.timings if finished else self._timings(_NOTHING)
+        timings = finished.timings if finished else self._tally.timings()
+        usage = self._tally.usage
         outcome = finished.finish_reason.value if finished else ""
+        plan = self._leasing.plan
         return RequestRecord(
             request_id=self.request_id,
-            model=self._actor.entry.id,
-            engine=self._actor.entry.engine,
-            started_at=self._started_at,
+            model=self._context.entry.id,
+            engine=self._context.entry.engine,
+            started_at=self._tally.started_at,
             finish_reason="cancelled" if self._cancelled else outcome,
             error_reason=self._error_reason,
-            prompt_tokens=finished.usage.prompt_tokens if finished else self._prefill.prompt_tokens,
-            cached_tokens=finished.usage.cached_tokens if finished else self._prefill.cached_tokens,
-            reply_tokens=finished.usage.reply_tokens if finished else 0,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            reply_tokens=usage.reply_tokens,
             queue_seconds=timings.queue_seconds,
             load_seconds=timings.load_seconds,
             time_to_first_token_seconds=timings.time_to_first_token_seconds,
@@ -126,110 +114,120 @@ class Generation:
             decode_seconds=timings.decode_seconds,
             total_seconds=timings.total_seconds,
             decode_tokens_per_second=timings.decode_tokens_per_second,
-            shape=self._plan.shape if self._plan else None,
+            shape=plan.shape if plan else None,
         )
-
-    def _estimate(self) -> int:
-        known = self._tokens_per_byte.get(self._actor.entry.id, sizing.DEFAULT_TOKENS_PER_BYTE)
-        return sizing.estimate_prompt_tokens(self._prompt_bytes, messages_count(self._request.input), known)
 
     async def _answer(self) -> None:
-        """Leases the model and runs; one exact growth and one worker found dead cost another lease each."""
-        while True:
+        """Runs the engine, and again in a larger context where the reply came to the end of one."""
+        reason = await self._leasing.use(self._run)
+        while self._prepare_rest(reason):
             try:
-                return await self._lease_and_run()
-            except _LeaseAgainError:
-                continue
-
-    async def _lease_and_run(self) -> None:
-        asked_at = self._clock.monotonic()
-        try:
-            lease = await self._actor.acquire(self._need, self._tell_load)
-        except BaseException:
-            self._load_seconds += self._clock.monotonic() - asked_at
-            raise
-        self._load_seconds += lease.waited_seconds
-        with lease:
-            self._plan = lease.plan
-            try:
-                await self._stream(lease)
-            except ContextTooLong as error:
-                if self._need.prompt_is_exact:
+                reason = await self._leasing.use(self._run_on)
+            except ShuttingDown:
+                raise
+            except AutotuneError as error:
+                if self._went_on:
                     raise
-                self._need = replace(self._need, prompt_tokens=error.prompt_tokens, prompt_is_exact=True)
-                raise _LeaseAgainError from error
-            except EngineUnreachable as error:
-                if error.served or self._found_gone:
-                    raise
-                self._found_gone = True
-                raise _LeaseAgainError from error
+                self._say_the_end(error.message)
+                break
+        self._finished = Finished(reason, self._tally.usage, self._tally.timings())
+        self._mailbox.put(self._finished)
+        self._context.ended_turn(self._tally.usage)
 
-    async def _stream(self, lease: Lease) -> None:
+    def _prepare_rest(self, reason: FinishReason) -> bool:
+        """Whether the reply is to go on; then what is asked and needed is its rest."""
+        usage = self._tally.usage
+        rest = rest_of(self._context.request, reason, usage.reply_tokens, "".join(self._texts))
+        if rest is None:
+            return False
+        if problem := cannot_go_on(rest, only_text=self._only_text):
+            self._say_the_end(problem)
+            return False
+        self._asked = replace(rest, sampling=self._asked.sampling)
+        self._went_on = False
+        self._leasing.need = replace(
+            self._leasing.need,
+            prompt_tokens=usage.prompt_tokens + usage.reply_tokens,
+            prompt_is_exact=True,
+            reply_tokens=reply_room(rest.max_reply_tokens, self._profile),
+        )
+        return True
+
+    async def _run_on(self, lease: Lease) -> FinishReason:
+        """The rest of the reply, in a context that is larger than the one that it filled."""
+        context_tokens = lease.loaded.shape.context_tokens
+        if context_tokens <= self._filled_tokens:
+            raise ContextTooLong(
+                prompt_tokens=self._leasing.need.prompt_tokens, context_tokens=context_tokens
+            )
+        return await self._run(lease)
+
+    async def _run(self, lease: Lease) -> FinishReason:
         """Forwards what the engine yields until it ends."""
-        put = self._mailbox.put
-        started = False
-        async with aclosing(lease.loaded.generate(self._request)) as events:
+        put, counted = self._mailbox.put, False
+        reason: FinishReason | None = None
+        async with (
+            self._context.prefix(lease.loaded) as prefix,
+            aclosing(lease.loaded.generate(self._asked, prefix.conversation)) as events,
+        ):
             async for event in events:
                 if isinstance(event, PrefillProgress):
-                    if not started:
-                        self._start(event, lease)
-                        started = True
+                    if not counted:
+                        self._count(event, lease)
+                        counted = True
                 elif isinstance(event, EngineFinished):
-                    self._finished = Finished(event.finish_reason, event.usage, self._timings(event))
-                    put(self._finished)
+                    self._end_part(event, prefix)
+                    reason = event.finish_reason
                 else:
-                    if not self._first_token_seconds:
-                        self._first_token_seconds = self._clock.monotonic() - self._received
+                    self._tally.spoke()
+                    self._went_on = True
+                    if isinstance(event, TextDelta):
+                        self._texts.append(event.text)
+                    else:
+                        self._only_text = False
                     put(event)
+        if reason is None:
+            raise EngineUnreachable("The engine's answer broke off; try again.")
+        self._filled_tokens = lease.loaded.shape.context_tokens
+        return reason
 
-    def _start(self, progress: PrefillProgress, lease: Lease) -> None:
+    def _count(self, progress: PrefillProgress, lease: Lease) -> None:
         """The engine's exact count is known: learn from it, and grow if the reply would not fit."""
-        self._prefill = progress
-        model = self._actor.entry.id
-        self._tokens_per_byte[model] = sizing.learn_tokens_per_byte(
-            self._tokens_per_byte.get(model),
-            self._prompt_bytes,
-            progress.prompt_tokens,
-            messages_count(self._request.input),
-        )
-        if not self._need.prompt_is_exact:
-            self._need = replace(self._need, prompt_tokens=progress.prompt_tokens, prompt_is_exact=True)
-            exact = self._actor.plan(self._need, lease.loaded.shape)
-            if exact.action is not PlanAction.REUSE:
-                raise _LeaseAgainError
-            if lease.plan.action is PlanAction.REUSE:
-                self._plan = exact
+        if self._asked.reply_so_far:
+            return
+        self._tally.counted(progress)
+        self._context.counted(progress.prompt_tokens)
+        self._leasing.counted(lease, progress.prompt_tokens)
         self._mailbox.put(
             Started(
                 self.request_id,
-                model,
-                self._actor.entry.engine,
-                self._plan or lease.plan,
+                self._context.entry.id,
+                self._context.entry.engine,
+                self._leasing.plan or lease.plan,
                 progress.prompt_tokens,
                 progress.cached_tokens,
             )
         )
 
-    def _timings(self, engine: EngineFinished) -> Timings:
-        evaluated_tokens = engine.usage.prompt_tokens - engine.usage.cached_tokens
-        total_seconds = self._clock.monotonic() - self._received
-        return Timings(
-            queue_seconds=total_seconds if self._queue_seconds is None else self._queue_seconds,
-            load_seconds=self._load_seconds,
-            time_to_first_token_seconds=self._first_token_seconds,
-            prefill_seconds=engine.prefill_seconds,
-            decode_seconds=engine.decode_seconds,
-            total_seconds=total_seconds,
-            prefill_tokens_per_second=_rate(evaluated_tokens, engine.prefill_seconds),
-            decode_tokens_per_second=_rate(engine.usage.reply_tokens - 1, engine.decode_seconds),
+    def _end_part(self, part: EngineFinished, prefix: PrefixUse) -> None:
+        """The state in the engine is the prompt and all of the reply, whatever part of it was new."""
+        self._tally.ended_part(part)
+        evaluated_tokens = part.usage.prompt_tokens - part.usage.cached_tokens
+        whole = self._tally.usage
+        cached_tokens = max(0, whole.prompt_tokens - evaluated_tokens)
+        prefix.ended(Usage(whole.prompt_tokens, cached_tokens, whole.reply_tokens), part.prefill_seconds)
+        self._context.prefilled(evaluated_tokens, part.prefill_seconds)
+
+    def _say_the_end(self, why: str) -> None:
+        _log.info(
+            "the reply ends with the context",
+            extra=fields(request=self.request_id, model=self._context.entry.id, why=why),
         )
 
     def _tell_position(self, position: int) -> None:
         self._mailbox.put(Queued(position))
 
     def _tell_load(self, progress: LoadProgress) -> None:
-        self._mailbox.put(Queued(0, progress))
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0
+        """Told to who waits for the answer; in the middle of it there is only the answer."""
+        if not self._texts:
+            self._mailbox.put(Queued(0, progress))

@@ -1,8 +1,8 @@
 """Runs generations: refuses at once what can never run, waits for a turn and a model, runs, records.
 
-Called by ``rpc.inference``. It owns the queue of each model and what was learned of each model's
-tokens per byte. Invariant: an engine is never sent more requests than its slots hold; every request
-that began ends in exactly one record.
+Called by ``rpc.inference``. It owns the queue of each model. Invariant: an engine is never sent more
+requests than its slots hold; every request that began ends in exactly one record; a prewarm holds up no
+request.
 """
 
 from __future__ import annotations
@@ -11,21 +11,30 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import replace
 
-from autotuned.core.chat import ChatInput, GenerationRequest
+from autotuned.core.chat import ChatInput, GenerationRequest, ProfileName, RawPrompt
 from autotuned.core.errors import AutotuneError, ContextTooLong, Unsupported
-from autotuned.core.generation import GenerationEvent
+from autotuned.core.generation import GenerationEvent, Prewarmed
 from autotuned.core.model import ModelEntry
+from autotuned.core.plan import LoadShape, Need, Plan
 from autotuned.core.ports import Capabilities, Clock, RequestLog
 from autotuned.core.record import RequestRecord
 from autotuned.core.settings import ModelSettings, QueueSettings
 from autotuned.log import fields
 from autotuned.policy import sizing
 from autotuned.policy.capabilities import chat_refusal, refusal
-from autotuned.policy.prompt import messages_count, prompt_bytes
+from autotuned.policy.profiles import PROFILES, reply_room
+from autotuned.policy.prompt import prompt_bytes
 from autotuned.services.generation import Generation
+from autotuned.services.learning import Learning
 from autotuned.services.mailbox import Mailbox
-from autotuned.services.models import Models
+from autotuned.services.model_actor import ModelActor
+from autotuned.services.models import Listing, Models
+from autotuned.services.prefixes import Prefixes
+from autotuned.services.prewarm import Prewarm
+from autotuned.services.request_context import RequestContext
+from autotuned.services.sessions import Sessions
 from autotuned.services.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -42,6 +51,9 @@ class Inference:
         model_settings: ModelSettings,
         queue_settings: QueueSettings,
         request_log: RequestLog,
+        learning: Learning,
+        sessions: Sessions,
+        prefixes: Prefixes,
         clock: Clock,
     ) -> None:
         self._models = models
@@ -49,9 +61,11 @@ class Inference:
         self._model_settings = model_settings
         self._queue_settings = queue_settings
         self._request_log = request_log
+        self._learning = learning
+        self._sessions = sessions
+        self._prefixes = prefixes
         self._clock = clock
         self._turns: dict[str, Turns] = {}
-        self._tokens_per_byte: dict[str, float] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._records: set[asyncio.Task[None]] = set()
 
@@ -79,13 +93,7 @@ class Inference:
         self._refuse_at_once(request, actor.entry)
         mailbox = Mailbox()
         generation = Generation(
-            request=request,
-            actor=actor,
-            turns=self._turns_of(actor.entry.id),
-            tokens_per_byte=self._tokens_per_byte,
-            profile=request.profile or self._model_settings.profile,
-            mailbox=mailbox,
-            clock=self._clock,
+            context=self._context(request, actor), turns=self._turns_of(actor.entry.id), mailbox=mailbox
         )
         task = asyncio.create_task(generation.run(), name=f"generate {generation.request_id}")
         self._running.add(task)
@@ -99,6 +107,40 @@ class Inference:
                 with suppress(asyncio.CancelledError):
                     await task
 
+    async def prewarm(self, request: GenerationRequest) -> Prewarmed:
+        """Loads the model and computes the prompt's state, for as long as no request wants the model.
+
+        Raises the errors that ``InferenceService.Prewarm`` documents.
+        """
+        actor = await self._models.actor(request.model)
+        self._refuse_at_once(request, actor.entry)
+        prewarm = Prewarm(self._context(request, actor))
+        done = await self._turns_of(actor.entry.id).in_spare_time(prewarm.run)
+        return prewarm.result(overtaken=not done)
+
+    async def need(self, request: GenerationRequest) -> Need:
+        """What a request needs of its model. Raises like ``Models.actor``."""
+        actor = await self._models.actor(request.model)
+        return self._need(self._complete(request), _digest(actor.entry))
+
+    async def plan(
+        self, request: GenerationRequest, prompt_tokens: int | None
+    ) -> tuple[Listing, Plan, LoadShape | None]:
+        """What would be decided for a request, without running it; and the shape that is loaded now.
+
+        ``prompt_tokens`` is exact; None counts the prompt as ``count_tokens`` does. Raises like
+        ``Models.plan``, and what engines raise that count.
+        """
+        need = await self.need(request)
+        is_exact = prompt_tokens is not None
+        if prompt_tokens is None and not _is_empty(request.input):
+            prompt = request.input.prompt if isinstance(request.input, RawPrompt) else request.input
+            prompt_tokens, is_exact = await self.count_tokens(request.model, prompt)
+        return await self._models.plan(
+            request.model,
+            replace(need, prompt_tokens=prompt_tokens or 0, prompt_is_exact=is_exact),
+        )
+
     async def count_tokens(self, model_id: str, prompt: ChatInput | str) -> tuple[int, bool]:
         """Tokens of a prompt, and whether the count is exact: it is when the model is loaded."""
         actor = await self._models.actor(model_id)
@@ -107,10 +149,8 @@ class Inference:
         if lease := actor.lease_now():
             with lease:
                 return await lease.loaded.count_tokens(prompt), True
-        known = self._tokens_per_byte.get(actor.entry.id, sizing.DEFAULT_TOKENS_PER_BYTE)
-        if isinstance(prompt, str):
-            return sizing.estimate_prompt_tokens(len(prompt.encode()), 0, known), False
-        return sizing.estimate_prompt_tokens(prompt_bytes(prompt), messages_count(prompt), known), False
+        counted = RawPrompt(prompt) if isinstance(prompt, str) else prompt
+        return self._learning.estimate(_digest(actor.entry), counted), False
 
     def refuse_new_work(self) -> None:
         """The daemon stops: nothing starts any more, and who waits is sent away."""
@@ -130,6 +170,40 @@ class Inference:
         await asyncio.sleep(0)  # lets the done callbacks start their records
         if self._records:
             await asyncio.wait(self._records)
+
+    def _context(self, request: GenerationRequest, actor: ModelActor) -> RequestContext:
+        complete, digest = self._complete(request), _digest(actor.entry)
+        return RequestContext(
+            request=complete,
+            need=self._need(complete, digest),
+            digest=digest,
+            actor=actor,
+            engine=self._models.engine_of(actor.entry),
+            learning=self._learning,
+            sessions=self._sessions,
+            prefixes=self._prefixes,
+            clock=self._clock,
+        )
+
+    def _complete(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with what is configured where it is silent about the load."""
+        return replace(
+            request,
+            profile=request.profile or self._model_settings.profile,
+            swap_policy=request.swap_policy or self._models.swap_policy,
+        )
+
+    def _need(self, request: GenerationRequest, digest: str) -> Need:
+        profile = request.profile or ProfileName.BALANCED
+        return Need(
+            prompt_tokens=0 if _is_empty(request.input) else self._learning.estimate(digest, request.input),
+            prompt_is_exact=False,
+            reply_tokens=reply_room(request.max_reply_tokens, PROFILES[profile]),
+            session_tokens=self._sessions.expected_tokens(request, digest),
+            context_tokens=request.context_tokens,
+            profile=profile,
+            swap_policy=request.swap_policy or self._models.swap_policy,
+        )
 
     def _refuse_at_once(self, request: GenerationRequest, entry: ModelEntry) -> None:
         template = entry.facts.chat_template if entry.facts else ""
@@ -171,3 +245,12 @@ class Inference:
             _log.error(
                 "request was not recorded", extra=fields(request=record.request_id, reason=error.reason)
             )
+
+
+def _digest(entry: ModelEntry) -> str:
+    return entry.facts.digest if entry.facts else ""
+
+
+def _is_empty(prompt: ChatInput | RawPrompt) -> bool:
+    """Whether nothing is known of a prompt."""
+    return isinstance(prompt, ChatInput) and not prompt.messages and not prompt.tools

@@ -1,15 +1,16 @@
-"""Who runs now and who waits: a bounded first-in-first-out queue for one model.
+"""Who runs now and who waits: a bounded first-in-first-out queue for one model, and its spare time.
 
-Owned by ``services.inference``, one per model. Invariant: never more turns are out than the model
-has slots, and a turn that was granted is always given back.
+Owned by ``services.inference``, one per model. Invariants: never more turns are out than the model
+has slots, and a turn that was granted is always given back; what runs in spare time holds up no request.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from autotuned.core.errors import QueueFull, ShuttingDown
 from autotuned.core.settings import QueueSettings
@@ -27,6 +28,9 @@ class Turns:
         self._settings = settings
         self._active_count = 0
         self._waiting: deque[_Waiting] = deque()
+        self._spare: asyncio.Task[None] | None = None
+        self._spare_waiting: set[asyncio.Future[None]] = set()
+        self._refuses = False
 
     @property
     def active_count(self) -> int:
@@ -49,13 +53,42 @@ class Turns:
         else:
             await self._wait(on_position)
         try:
+            await self._end_spare()
             yield
         finally:
             self._active_count -= 1
             self._grant()
 
+    async def in_spare_time(self, work: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Runs ``work`` while no request runs or waits; False where a request came before it was done.
+
+        It is cancelled then. It waits for spare time in a queue of its own, of the same bounds as that
+        of requests. Raises what ``work`` raises, and ShuttingDown.
+        """
+        if not await self._spare_time():
+            return False
+        task = self._spare = asyncio.create_task(work(), name=f"spare time of {self._model}")
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        finally:
+            self._spare = None
+            self._tell_rest()
+        if task.cancelled():
+            self._refuse_when_stopping()
+            return False
+        task.result()
+        return True
+
     def refuse_waiting(self) -> None:
-        """Ends every wait with ShuttingDown; running requests keep their turns."""
+        """Ends every wait with ShuttingDown, and spare time; running requests keep their turns."""
+        self._refuses = True
+        if self._spare is not None:
+            self._spare.cancel()
+        self._tell_rest()
         for waiting in self._waiting:
             if not waiting.granted.done():
                 waiting.granted.set_exception(ShuttingDown())
@@ -109,6 +142,49 @@ class Turns:
             granted = True
         if granted:
             self._tell_positions()
+        if self._is_idle():
+            self._tell_rest()
+
+    async def _spare_time(self) -> bool:
+        """Waits until nothing runs or waits; False where that takes too long."""
+        if not self._is_idle() and len(self._spare_waiting) >= self._settings.max_waiting:
+            return False
+        try:
+            async with asyncio.timeout(self._settings.wait_seconds):
+                while not self._is_idle():
+                    await self._wait_for_rest()
+        except TimeoutError:
+            return False
+        self._refuse_when_stopping()
+        return True
+
+    async def _wait_for_rest(self) -> None:
+        rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._spare_waiting.add(rest)
+        try:
+            await rest
+        finally:
+            self._spare_waiting.discard(rest)
+        self._refuse_when_stopping()
+
+    def _tell_rest(self) -> None:
+        """Whoever waits for spare time looks again; the first one takes it."""
+        for rest in self._spare_waiting:
+            if not rest.done():
+                rest.set_result(None)
+
+    async def _end_spare(self) -> None:
+        """A request has a turn: spare time is over."""
+        if self._spare is not None:
+            self._spare.cancel()
+            await asyncio.wait([self._spare])
+
+    def _is_idle(self) -> bool:
+        return not self._active_count and not self._waiting and self._spare is None
+
+    def _refuse_when_stopping(self) -> None:
+        if self._refuses:
+            raise ShuttingDown
 
     def _tell_positions(self) -> None:
         for position, waiting in enumerate(self._waiting, start=1):

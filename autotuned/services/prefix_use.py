@@ -1,0 +1,65 @@
+"""The KV prefix of one request on one lease: read back before, valued after.
+
+``services.generation`` and ``services.prewarm`` run the engine inside of it. Invariant: whatever becomes
+of the request, its conversation is free again afterwards.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from autotuned.core.chat import GenerationRequest
+from autotuned.core.generation import Usage
+from autotuned.core.model import ModelEntry
+from autotuned.core.ports import Engine, LoadedModel
+from autotuned.core.prefix import PrefixChain
+from autotuned.services.prefixes import Prefixes
+
+
+class PrefixUse:
+    """A context manager. An engine without KV prefixes is given no conversation, and nothing is saved."""
+
+    def __init__(
+        self,
+        *,
+        prefixes: Prefixes,
+        engine: Engine,
+        entry: ModelEntry,
+        loaded: LoadedModel,
+        request: GenerationRequest,
+    ) -> None:
+        self._prefixes = prefixes
+        self._entry = entry
+        self._loaded = loaded
+        self._discard = request.discard
+        self._chain: PrefixChain | None = None
+        if engine.capabilities().kv_prefixes:
+            self._chain = prefixes.chain(request, entry, loaded, engine.version)
+
+    @property
+    def conversation(self) -> str:
+        """What the engine knows the state by."""
+        return self._chain.conversation if self._chain else ""
+
+    async def __aenter__(self) -> Self:
+        """Reads a saved state back where that is worth it. Raises EngineUnreachable."""
+        if self._chain is not None:
+            await self._prefixes.before_request(self._loaded, self._entry, self._chain)
+        return self
+
+    def ended(self, usage: Usage, prefill_seconds: float) -> None:
+        """The engine ended well and holds prompt and reply."""
+        if self._chain is not None:
+            self._prefixes.after_request(
+                self._loaded, self._entry, self._chain, usage, prefill_seconds, discard=self._discard
+            )
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._chain is not None:
+            self._prefixes.broke_off(self._loaded, self._chain)

@@ -1,0 +1,64 @@
+"""What every request needs of the house: the model's actor, its engine, and what was learned.
+
+``services.inference`` makes one for each request and hands it to ``services.generation`` or
+``services.prewarm``. Invariant: the request in it is complete: nothing is left to a default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autotuned.core.chat import GenerationRequest
+from autotuned.core.generation import Usage
+from autotuned.core.model import ModelEntry
+from autotuned.core.plan import Need
+from autotuned.core.ports import Clock, Engine, LoadedModel
+from autotuned.policy.prompt import messages_count, prompt_bytes
+from autotuned.services.learning import Learning
+from autotuned.services.model_actor import ModelActor
+from autotuned.services.prefix_use import PrefixUse
+from autotuned.services.prefixes import Prefixes
+from autotuned.services.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """One request with everything around it. ``digest`` names the model's content."""
+
+    request: GenerationRequest
+    need: Need
+    digest: str
+    actor: ModelActor
+    engine: Engine
+    learning: Learning
+    sessions: Sessions
+    prefixes: Prefixes
+    clock: Clock
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The model."""
+        return self.actor.entry
+
+    def prefix(self, loaded: LoadedModel) -> PrefixUse:
+        """The KV prefix of this request on a lease."""
+        return PrefixUse(
+            prefixes=self.prefixes,
+            engine=self.engine,
+            entry=self.entry,
+            loaded=loaded,
+            request=self.request,
+        )
+
+    def counted(self, prompt_tokens: int) -> None:
+        """The engine counted the prompt: its tokens per byte are learned."""
+        prompt = self.request.input
+        self.learning.counted(self.digest, prompt_bytes(prompt), prompt_tokens, messages_count(prompt))
+
+    def prefilled(self, evaluated_tokens: int, seconds: float) -> None:
+        """The engine evaluated so many tokens of a prompt: its speed is learned."""
+        self.learning.served(self.digest, evaluated_tokens, seconds)
+
+    def ended_turn(self, usage: Usage) -> None:
+        """The reply is complete: the size of its session is learned."""
+        self.sessions.ended_turn(self.request, self.digest, usage.prompt_tokens + usage.reply_tokens)
