@@ -66,7 +66,8 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     except (click.Abort, KeyboardInterrupt):
         return exits.INTERRUPTED
     except AutotuneError as error:
-        return _fail(session, error.message, error.reason, error.metadata, exits.status_of(error))
+        sentence = session.sentence_of(error)
+        return _fail(session, sentence, error.reason, error.metadata, exits.status_of(error))
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001  # the last resort before a user would see a stack trace

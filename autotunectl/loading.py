@@ -11,7 +11,8 @@ from autotune.v1 import plan_pb2
 
 from autotunectl.chat.screen import StatusLine, loading_text
 from autotunectl.json_output import message_json
-from autotunectl.output import format_bytes, format_count, format_seconds, one_line
+from autotunectl.output import format_seconds, one_line
+from autotunectl.plans import indented, plan_lines
 
 if TYPE_CHECKING:
     from autotune.client import Client
@@ -47,15 +48,21 @@ def event_json(response: model_service_pb2.LoadModelResponse) -> dict[str, Any]:
 
 def loaded_text(loaded: model_service_pb2.LoadedModel) -> str:
     """What is in memory now, and why it has this shape."""
-    model, shape = loaded.running_model, loaded.running_model.shape
+    return f"{loaded_line(loaded)}\n{indented(_lines(loaded))}"
+
+
+def loaded_line(loaded: model_service_pb2.LoadedModel) -> str:
+    """That the model is in memory, and how long that took."""
+    model = loaded.running_model
     took = model.load_duration.seconds + model.load_duration.nanos / 1e9
-    slots = f"{shape.slots_count} {'slot' if shape.slots_count == 1 else 'slots'}"
-    weights, cache = format_bytes(model.weights_bytes), format_bytes(model.kv_cache_bytes)
     was = "was in memory already" if loaded.plan.action == plan_pb2.PLAN_ACTION_REUSE else "is in memory"
-    lines = [
-        f"{one_line(model.id)} {was}, loaded in {format_seconds(took)}.",
-        f"  context  {format_count(shape.context_tokens)} tokens in each of {slots}",
-        f"  memory   {weights} weights, {cache} KV cache",
-    ]
-    lines += [f"  why      {one_line(reason.text)}" for reason in loaded.plan.reasons]
-    return "\n".join(lines) + "\n"
+    return f"{one_line(model.id)} {was}, loaded in {format_seconds(took)}."
+
+
+def _lines(loaded: model_service_pb2.LoadedModel) -> list[tuple[str, str]]:
+    """The plan, with what was measured where it was computed."""
+    measured = plan_pb2.Plan()
+    measured.CopyFrom(loaded.plan)
+    if loaded.running_model.HasField("footprint"):
+        measured.footprint.CopyFrom(loaded.running_model.footprint)
+    return plan_lines(measured)

@@ -73,6 +73,11 @@ def format_bytes(size_bytes: int) -> str:
     return f"{size_bytes / _KIBI**power:.{min(power, 1)}f} {_UNITS[power]}"
 
 
+def format_amount(size_bytes: int) -> str:
+    """The same where 0 is known to be none: "0 B"."""
+    return format_bytes(size_bytes) if size_bytes > 0 else "0 B"
+
+
 def format_count(count: int) -> str:
     """For example "8,192"; 0 is unknown."""
     return f"{count:,}" if count > 0 else NOTHING

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from autotunectl.json_output import dump
@@ -16,16 +17,21 @@ from autotunectl.output import PLAIN, Style
 
 if TYPE_CHECKING:
     from autotune.client import Client
+    from autotune.errors import AutotuneError
 
 CLIENT_NAME = "autotunectl"
 
 
 @dataclass(slots=True)
 class Session:
-    """``address``: None takes the default. ``json``: machine-readable output."""
+    """``address``: None takes the default. ``json``: machine-readable output.
+
+    ``flags``: for each field of the wire that this command line can set, the flag that sets it.
+    """
 
     address: str | None = None
     json: bool = False
+    flags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def out_style(self) -> Style:
@@ -36,6 +42,13 @@ class Session:
     def error_style(self) -> Style:
         """How standard error is coloured."""
         return _style(sys.stderr.isatty())
+
+    def sentence_of(self, error: AutotuneError) -> str:
+        """The error's sentence, in the words of this command line."""
+        name = error.metadata.get("field", "")
+        if name in self.flags and error.message.startswith(f"{name}: "):
+            return self.flags[name] + error.message.removeprefix(name)
+        return error.message
 
     def write(self, text: str) -> None:
         """Writes a result and makes it visible at once."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotune.chat import Reply, chat_request
+from autotune.chat import Reply, chat_request, prewarm_request
 from autotune.v1 import inference_service_pb2
+
+_PREWARM_OPTIONS = frozenset({"context_tokens", "no_swap", "store"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +27,31 @@ class Turn:
 class Conversation:
     """``model``, ``profile`` and ``system``: "" takes the daemon's default.
 
-    ``sampling``: more options of ``autotune.chat_request``, by name.
+    ``options``: more options of ``autotune.chat_request``, by name.
     """
 
     model: str = ""
     profile: str = ""
     system: str = ""
-    sampling: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
 
     def request(self, question: str) -> inference_service_pb2.GenerateRequest:
         """Asks ``question`` after all that was said. Raises FieldInvalid."""
-        messages = [{"role": turn.role, "content": turn.text} for turn in self.turns]
         return chat_request(
-            [*messages, {"role": "user", "content": question}],
+            [*self._messages(), {"role": "user", "content": question}],
             model=self.model,
             profile=self.profile,
             system=self.system,
-            **self.sampling,
+            **self.options,
+        )
+
+    def beginning(self) -> inference_service_pb2.PrewarmRequest:
+        """What the next question comes after. Raises FieldInvalid."""
+        options = {name: value for name, value in self.options.items() if name in _PREWARM_OPTIONS}
+        return prewarm_request(
+            self._messages(), model=self.model, profile=self.profile, system=self.system, **options
         )
 
     def add(self, question: str, reply: Reply, *, whole: bool) -> None:
@@ -56,6 +64,9 @@ class Conversation:
         """Begins anew with the same settings."""
         self.turns.clear()
         self.replies.clear()
+
+    def _messages(self) -> list[dict[str, str]]:
+        return [{"role": turn.role, "content": turn.text} for turn in self.turns]
 
 
 def history_text(conversation: Conversation) -> str:

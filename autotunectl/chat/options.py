@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from autotunectl.chat.conversation import Conversation
+from autotunectl.memory_options import keep_alive_option, no_swap_of, profile_option, swap_option
 from autotunectl.output import printable
 
 if TYPE_CHECKING:
@@ -16,22 +17,28 @@ if TYPE_CHECKING:
     from autotunectl.session import Session
 
 
+FLAGS = {
+    "sampling.temperature": "--temperature",
+    "sampling.seed": "--seed",
+    "max_reply_tokens": "--max-tokens",
+    "context_tokens": "--context",
+    "keep_alive_duration": "--keep-alive",
+}
+
+
 def conversation_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of ``Conversation`` and ``--stats``."""
+    """Adds the options of ``conversation_of`` and ``--stats``."""
     for option in reversed(
         (
-            click.option(
-                "-p",
-                "--profile",
-                type=click.Choice(["fast", "balanced", "quality"]),
-                envvar="AUTOTUNE_PROFILE",
-                help="Which defaults answers take.",
-            ),
+            profile_option,
             click.option("-s", "--system", default="", metavar="TEXT", help="Instructions to the model."),
             click.option("--temperature", type=float, help="0 is greedy; at most 5."),
             click.option("--max-tokens", type=int, help="Tokens of an answer at most."),
             click.option("--seed", type=int, help="Equal seeds give equal answers."),
             click.option("--context", type=int, help="Tokens of context, instead of the computed ones."),
+            swap_option,
+            keep_alive_option,
+            click.option("--no-store", is_flag=True, help="Keep nothing of the conversation on disk."),
             click.option("--stats/--no-stats", default=None, help="Show the numbers of each answer."),
         )
     ):
@@ -63,26 +70,20 @@ def converse(
     return Repl(session, client, conversation, read=prompt.read, shows_numbers=stats is not False).run()
 
 
-def conversation_of(
-    model: str,
-    *,
-    profile: str | None,
-    system: str,
-    temperature: float | None,
-    max_tokens: int | None,
-    seed: int | None,
-    context: int | None,
-) -> Conversation:
-    """An empty conversation with these settings."""
+def conversation_of(model: str, settings: Mapping[str, Any]) -> Conversation:
+    """An empty conversation. ``settings``: the options above, by the names that click gives them."""
     return Conversation(
         model=model,
-        profile=profile or "",
-        system=system,
-        sampling={
-            "temperature": temperature,
-            "max_reply_tokens": max_tokens,
-            "seed": seed,
-            "context_tokens": context,
+        profile=settings["profile"] or "",
+        system=settings["system"],
+        options={
+            "temperature": settings["temperature"],
+            "max_reply_tokens": settings["max_tokens"],
+            "seed": settings["seed"],
+            "context_tokens": settings["context"],
+            "no_swap": no_swap_of(settings["swap"]),
+            "keep_alive_seconds": settings["keep_alive"],
+            "store": False if settings["no_store"] else None,
         },
     )
 

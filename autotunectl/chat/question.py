@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import click
 from autotune.errors import FieldInvalid, MessageTooLarge
@@ -22,25 +23,22 @@ def question_of(words: Sequence[str]) -> str:
     asked = " ".join(words)
     if sys.stdin is None or sys.stdin.isatty():
         return asked
-    piped = _decode(_read())
+    piped = text_of(sys.stdin.buffer, "Standard input")
     question = "\n\n".join(part for part in (asked, piped.strip("\r\n")) if part.strip())
     if not question:
         raise click.UsageError("There is no question: standard input is empty")
     return question
 
 
-def _read() -> bytes:
-    data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+def text_of(stream: BinaryIO, name: str) -> str:
+    """All of ``stream``, which errors call ``name``. Raises FieldInvalid for what is no text."""
+    data = stream.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
-        raise MessageTooLarge("Standard input has more than 64 MiB; send less at once.")
-    return data
-
-
-def _decode(data: bytes) -> str:
+        raise MessageTooLarge(f"{name} has more than 64 MiB; send less at once.")
     try:
         return data.decode()
     except UnicodeDecodeError as problem:
         raise FieldInvalid(
-            f"Standard input is not valid UTF-8 at byte {problem.start:,}; convert it, perhaps with iconv.",
-            metadata={"field": "standard input", "byte": str(problem.start)},
+            f"{name} is not valid UTF-8 at byte {problem.start:,}; convert it, perhaps with iconv.",
+            metadata={"field": name.lower(), "byte": str(problem.start)},
         ) from None

@@ -16,6 +16,7 @@ from autotune.errors import AutotuneError, DaemonNotRunning
 from autotunectl import exits
 from autotunectl.chat.conversation import Conversation
 from autotunectl.chat.numbers import numbers_line
+from autotunectl.chat.prewarm import Prewarmer, beginning_of
 from autotunectl.chat.slash import ReplState, Slash
 from autotunectl.chat.turn import Answer, answer
 from autotunectl.output import printable
@@ -43,12 +44,15 @@ class Repl:
         self._own_clients = ExitStack()
         self._conversation = conversation
         self._read = read
+        self._prewarmer = Prewarmer()
         self._state = ReplState(shows_numbers=shows_numbers)
         self._slash = Slash(conversation, self._state, lambda name: self._client.get_model(name).id)
 
     def run(self) -> int:
         """Returns the exit status."""
         with self._own_clients:
+            self._own_clients.callback(self._prewarmer.cancel)
+            self._prewarmer.begin(self._client, self._conversation)
             while not self._state.leaves:
                 try:
                     self._take(self._read())
@@ -61,11 +65,17 @@ class Repl:
     def _take(self, entry: str) -> None:
         try:
             if entry.startswith("/") and not entry.startswith("//"):
-                self._session.write(printable(self._slash.run(entry)))
+                self._run(entry)
             elif entry.strip():
                 self._ask(entry.removeprefix("/") if entry.startswith("//") else entry)
         except AutotuneError as error:
-            self._session.note(self._session.error_style.red(printable(error.message)))
+            self._session.note(self._session.error_style.red(printable(self._session.sentence_of(error))))
+
+    def _run(self, entry: str) -> None:
+        before = beginning_of(self._conversation)
+        self._session.write(printable(self._slash.run(entry)))
+        if beginning_of(self._conversation) != before:
+            self._prewarmer.begin(self._client, self._conversation)
 
     def _ask(self, question: str) -> None:
         request = self._conversation.request(question)

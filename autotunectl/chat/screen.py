@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autotune.v1 import inference_service_pb2, model_pb2
 
 _CLEAR_LINE = "\r\x1b[K"
+_PHASES = {"waiting": "waits after repeated crashes"}
 
 
 class StatusLine:
@@ -95,7 +96,8 @@ def queued_text(queued: inference_service_pb2.Queued, model: str) -> str:
 
 def loading_text(progress: model_pb2.LoadProgress, model: str) -> str:
     """How far a load has come."""
-    phase = enum_text(progress, "phase").replace("_", " ")
+    phase = enum_text(progress, "phase")
+    phase = _PHASES.get(phase, phase.replace("_", " "))
     elapsed = progress.elapsed_duration
     seconds = elapsed.seconds + elapsed.nanos / 1e9
     return f"loading {model or 'the model'}… {phase}, {format_seconds(seconds)}"

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from autotunectl.chat.options import conversation_of, conversation_options, converse, refuse_json_dialogue
+from autotunectl.chat.options import (
+    FLAGS,
+    conversation_of,
+    conversation_options,
+    converse,
+    refuse_json_dialogue,
+)
 from autotunectl.chat.question import question_of
 from autotunectl.options import verb
 from autotunectl.session import Session
@@ -28,7 +34,8 @@ def command(
 
     Without, it is a conversation: Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands.
     """
+    session.flags = FLAGS
     text = question_of(question)
     refuse_json_dialogue(session, text)
     with session.connect() as client:
-        return converse(session, client, conversation_of(model, **settings), question=text, stats=stats)
+        return converse(session, client, conversation_of(model, settings), question=text, stats=stats)

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from autotune.requests import load_model_request
 
 from autotunectl.loading import event_json, load_model, loaded_text
+from autotunectl.memory_options import keep_alive_option, no_swap_of, profile_option, swap_option
 from autotunectl.options import verb
 from autotunectl.session import Session
+
+FLAGS = {"context_tokens": "--context", "keep_alive_duration": "--keep-alive"}
 
 
 @verb("load")
 @click.argument("model")
 @click.option("--context", type=int, help="Tokens of context at least.")
-def command(session: Session, model: str, context: int | None) -> None:
+@profile_option
+@swap_option
+@keep_alive_option
+def command(session: Session, model: str, context: int | None, **settings: Any) -> None:
     """Load MODEL into memory, and show what was planned and why.
 
     A model that is in memory and large enough stays as it is. Ctrl-C does not stop the load. With --json
     each event is one line.
     """
-    request = load_model_request(model, context)
+    session.flags = FLAGS
+    request = load_model_request(
+        model,
+        context,
+        profile=settings["profile"] or "",
+        no_swap=no_swap_of(settings["swap"]),
+        keep_alive_seconds=settings["keep_alive"],
+    )
     with session.connect() as client:
         if session.json:
             load_model(session, client, request, lambda event: session.write_json(event_json(event)))

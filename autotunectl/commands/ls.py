@@ -18,6 +18,7 @@ from autotunectl.output import (
     format_table,
     one_line,
 )
+from autotunectl.plans import fit_name
 from autotunectl.session import Session
 
 _COLUMNS = (
@@ -26,6 +27,8 @@ _COLUMNS = (
     Column("ARCHITECTURE"),
     Column("QUANTIZATION"),
     Column("CONTEXT", right=True),
+    Column("SAFE CONTEXT", right=True),
+    Column("FIT"),
     Column("STATE"),
 )
 
@@ -34,7 +37,8 @@ _COLUMNS = (
 def command(session: Session) -> None:
     """List the models that can be run.
 
-    CONTEXT is what the model was trained with, in tokens. The model with a * answers where none is named.
+    CONTEXT is what the model was trained with, SAFE CONTEXT the most of it that memory has room for now,
+    both in tokens. FIT says how a first message would fit. The model with a * answers where none is named.
     """
     with session.connect() as client:
         listing = client.list_models()
@@ -65,5 +69,7 @@ def _row(model: model_pb2.Model, default_model: str) -> tuple[str, ...]:
         model.architecture or NOTHING,
         model.quantization or NOTHING,
         format_count(model.train_context_tokens),
+        format_count(model.fit.safe_context_tokens),
+        fit_name(model.fit) if model.HasField("fit") else NOTHING,
         "unusable" if model.problem else state,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 from autotune.errors import DaemonNotRunning
-from autotune.v1 import model_pb2
+from autotune.v1 import model_pb2, plan_pb2, system_service_pb2
 
 from autotunectl.json_output import enum_text, message_json
 from autotunectl.options import verb
@@ -22,6 +22,7 @@ from autotunectl.output import (
     format_table,
     one_line,
 )
+from autotunectl.plans import footprint_text, indented, shape_text
 from autotunectl.session import Session
 
 _COLUMNS = (
@@ -33,34 +34,42 @@ _COLUMNS = (
     Column("MEMORY", right=True),
     Column("PID", right=True),
     Column("AGE", right=True),
+    Column("UNTIL", right=True),
     Column("ACTIVE", right=True),
     Column("QUEUED", right=True),
 )
 
 
 @verb("ps")
-@click.option("-v", "--verbose", is_flag=True, help="Also show why each model has its shape.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show what takes the memory, and why.")
 def command(session: Session, verbose: bool) -> None:
     """List the models in memory.
 
     Those on their way into it are there, too. MEMORY is what the model's process holds, KV CACHE the
-    part of it that keeps the conversations.
+    part of it that keeps the conversations. UNTIL is when the model leaves if nobody uses it: "needed" is
+    when its memory is.
     """
     running: list[model_pb2.RunningModel] | None
     with session.client() as client:
         try:
             running = client.list_running_models()
+            snapshot = client.snapshot()
         except DaemonNotRunning:
-            running = None
+            running, snapshot = None, system_service_pb2.Snapshot()
     if session.json:
         models = [message_json(model) for model in running or ()]
-        session.write_json({"daemon_running": running is not None, "running_models": models})
+        tier = enum_text(snapshot, "pressure_tier") if running is not None else None
+        session.write_json(
+            {"daemon_running": running is not None, "running_models": models, "pressure_tier": tier}
+        )
     elif running is None:
         session.note('No daemon is running, so no model is in memory; "autotunectl chat" starts one.')
     elif not running:
         session.note('No model is in memory; "autotunectl run MODEL" loads one.')
     else:
         session.write(render(running, time.time(), verbose=verbose, style=session.out_style))
+    if running is not None and not session.json:
+        session.write(pressure_text(snapshot))
 
 
 def render(
@@ -70,8 +79,17 @@ def render(
     models = list(running)
     text = format_table(_COLUMNS, [_row(model, now) for model in models], style)
     if verbose:
-        text += "".join(_why(model) for model in models)
+        text += "".join(_details(model) for model in models)
     return text
+
+
+def pressure_text(snapshot: system_service_pb2.Snapshot) -> str:
+    """One line where memory is short, else nothing."""
+    if snapshot.pressure_tier <= plan_pb2.PRESSURE_TIER_NORMAL:
+        return ""
+    used_bytes = snapshot.memory_total_bytes - snapshot.memory_available_bytes
+    of = f"{format_bytes(used_bytes)} of {format_bytes(snapshot.memory_total_bytes)} used"
+    return f"\nMemory pressure is {enum_text(snapshot, 'pressure_tier')}: {of}.\n"
 
 
 def _row(model: model_pb2.RunningModel, now: float) -> tuple[str, ...]:
@@ -85,11 +103,20 @@ def _row(model: model_pb2.RunningModel, now: float) -> tuple[str, ...]:
         format_bytes(model.resident_memory_bytes),
         str(model.process_id) if model.process_id else NOTHING,
         age,
+        _until(model, now),
         str(model.active_requests_count),
         str(model.queued_requests_count),
     )
 
 
-def _why(model: model_pb2.RunningModel) -> str:
-    reasons = "".join(f"  {one_line(reason.text)}\n" for reason in model.reasons)
-    return f"\n{one_line(model.id)}:\n{reasons}" if reasons else ""
+def _until(model: model_pb2.RunningModel, now: float) -> str:
+    if model.HasField("expiry_time"):
+        return format_seconds(max(0.0, model.expiry_time.seconds - now))
+    return "needed" if model.state == model_pb2.MODEL_STATE_READY else NOTHING
+
+
+def _details(model: model_pb2.RunningModel) -> str:
+    lines = [("memory", footprint_text(model.footprint))] if model.HasField("footprint") else []
+    lines += [("shape", shape_text(model.shape))] if model.HasField("shape") else []
+    lines += [("why", reason.text) for reason in model.reasons]
+    return f"\n{one_line(model.id)}:\n{indented(lines)}" if lines else ""

@@ -11,7 +11,7 @@ from autotune.v1 import daemon_service_pb2, system_service_pb2
 from autotune.version import version_mismatch
 
 from autotunectl import exits
-from autotunectl.json_output import message_json
+from autotunectl.json_output import enum_text, message_json
 from autotunectl.options import verb
 from autotunectl.output import format_bytes, format_fields, format_seconds
 from autotunectl.session import CLIENT_NAME, Session
@@ -84,7 +84,9 @@ def render(
             ("Models", models),
             ("Requests", requests),
             ("Memory", _memory(snapshot)),
+            ("Pressure", _pressure(snapshot)),
             ("Swap", _swap(snapshot)),
+            ("Prefixes", _prefixes(snapshot)),
             ("CPU", f"{snapshot.cpu_used_ratio:.0%} of {snapshot.cpu_cores_count} cores"),
             ("Data", info.data_directory),
             ("Runtime", info.runtime_directory),
@@ -95,8 +97,24 @@ def render(
 
 def _memory(snapshot: system_service_pb2.Snapshot) -> str:
     used_bytes = snapshot.memory_total_bytes - snapshot.memory_available_bytes
+    total = format_bytes(snapshot.memory_total_bytes)
     own = format_bytes(snapshot.daemon_resident_memory_bytes)
-    return f"{format_bytes(used_bytes)} of {format_bytes(snapshot.memory_total_bytes)} used, the daemon {own}"
+    limit = " (the container's limit)" if snapshot.HasField("memory_limit_bytes") else ""
+    return f"{format_bytes(used_bytes)} of {total}{limit} used, the daemon {own}"
+
+
+def _pressure(snapshot: system_service_pb2.Snapshot) -> str:
+    tier = enum_text(snapshot, "pressure_tier")
+    if not snapshot.HasField("memory_stalled_ratio"):
+        return tier
+    return f"{tier}; programs waited for memory {snapshot.memory_stalled_ratio:.1%} of the last 10 s"
+
+
+def _prefixes(snapshot: system_service_pb2.Snapshot) -> str:
+    count = snapshot.saved_prefixes_count
+    return (
+        f"{count:,} saved, {format_bytes(snapshot.saved_prefixes_bytes)} on disk" if count else "none saved"
+    )
 
 
 def _swap(snapshot: system_service_pb2.Snapshot) -> str:

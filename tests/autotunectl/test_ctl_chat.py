@@ -9,7 +9,7 @@ import sys
 
 import grpc
 import pytest
-from autotune.v1 import chat_pb2, inference_service_pb2, model_pb2
+from autotune.v1 import chat_pb2, inference_service_pb2, model_pb2, plan_pb2
 
 from autotunectl.chat import question
 from autotunectl.chat.numbers import conversation_numbers, numbers_text
@@ -17,7 +17,7 @@ from autotunectl.chat.screen import Screen, StatusLine, queued_text
 from autotunectl.chat.turn import ctrl_c_calls
 from autotunectl.output import Style
 from tests.fakes.fake_daemon import fail_with, say
-from tests.fakes.fake_messages import delta, finished, queued, rich_status, started
+from tests.fakes.fake_messages import delta, finished, fit, queued, rich_status, started
 
 ANSWER = "The capital of France is Paris.\n"
 NUMBERS = (
@@ -50,6 +50,45 @@ def test_options_reach_the_request(ctl, daemon):
     assert asked(daemon) == [(chat_pb2.ROLE_SYSTEM, "Brief."), (chat_pb2.ROLE_USER, "hello")]
     assert (request.sampling.temperature, request.sampling.seed) == (0.0, 3)
     assert (request.max_reply_tokens, request.context_tokens) == (7, 4096)
+    assert not request.HasField("keep_alive_duration")
+    assert (request.swap_policy, request.store_policy) == (0, 0)
+
+
+def test_the_policies_of_memory_and_disk_reach_the_request(ctl, daemon):
+    assert ctl("chat", "--no-swap", "--keep-alive", "10m", "--no-store", "hello").status == 0
+    request = daemon.requests[-1]
+    assert request.swap_policy == inference_service_pb2.SWAP_POLICY_NEVER
+    assert request.keep_alive_duration.ToSeconds() == 600
+    assert request.store_policy == inference_service_pb2.STORE_POLICY_DISCARD
+    ctl("chat", "--swap", "--keep-alive", "-1", "hello")
+    request = daemon.requests[-1]
+    assert request.swap_policy == inference_service_pb2.SWAP_POLICY_ALLOW
+    assert request.keep_alive_duration.ToSeconds() == -1
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("sampling.temperature", "--temperature: 9 is out of range; use 0 to 5."),
+        ("context_tokens", "--context: 9 is out of range; use 0 to 5."),
+        ("stop_sequences", "stop_sequences: 9 is out of range; use 0 to 5."),
+    ],
+)
+def test_a_refusal_names_the_flag_that_was_set(ctl, daemon, field, words):
+    status = rich_status(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "FIELD_INVALID",
+        f"{field}: 9 is out of range; use 0 to 5.",
+        field=field,
+    )
+    daemon.script = fail_with(status)
+    result = ctl("chat", "hello")
+    assert (result.status, result.err) == (5, f"{words}\n")
+    assert json.loads(ctl("chat", "--json", "hello").err)["error"] == {
+        "reason": "FIELD_INVALID",
+        "message": words,
+        "metadata": {"field": field},
+    }
 
 
 def test_the_environment_names_model_and_profile(ctl, daemon, monkeypatch):
@@ -150,10 +189,51 @@ def test_an_answer_that_breaks_off_keeps_what_came(ctl, daemon):
 def test_run_loads_shows_the_plan_and_asks(ctl, daemon):
     result = ctl("run", "pocket", "hello", "--no-stats")
     assert (result.status, result.out) == (0, ANSWER)
-    assert result.err.startswith("pocket is in memory, loaded in 420 ms.\n  context  2,048 tokens")
+    assert result.err == (
+        "Plan for pocket:\n"
+        "  context  2,048 tokens in each of 1 slot\n"
+        "  memory   35.2 MiB: 2.2 MiB weights, 2.0 MiB KV cache, 10.0 MiB computation, 20.0 MiB process, "
+        "prompt cache up to 1.0 MiB\n"
+        "  fit      safe: it takes 34.0 MiB, 6.0 GiB can be had; up to 8,192 tokens of context are safe\n"
+        "  why      24 prompt tokens + 1,024 for the reply = 1,048 tokens.\n"
+        "  why      1,048 snaps up to the bucket 2,048.\n"
+        "pocket is in memory, loaded in 420 ms.\n"
+    )
     kinds = [type(request).__name__ for request in daemon.requests]
-    assert kinds == ["GetInfoRequest", "LoadModelRequest", "GenerateRequest"]
+    assert kinds == ["GetInfoRequest", "PlanModelRequest", "LoadModelRequest", "GenerateRequest"]
     assert daemon.requests[-1].model == "pocket"
+
+
+def test_run_plans_loads_and_asks_with_the_same_options(ctl, daemon):
+    options = "-p fast --context 4096 --no-swap --keep-alive 1h --no-stats"
+    assert ctl("run", "pocket", "hello", *options.split()).status == 0
+    planned, loaded, asked_for = daemon.requests[1:]
+    for request in (planned, loaded, asked_for):
+        assert request.profile == inference_service_pb2.PROFILE_FAST
+        assert request.context_tokens == 4096
+        assert request.swap_policy == inference_service_pb2.SWAP_POLICY_NEVER
+    assert loaded.keep_alive_duration.seconds == asked_for.keep_alive_duration.seconds == 3600
+
+
+@pytest.mark.parametrize(
+    ("fit_class", "safe_context_tokens", "sentence"),
+    [
+        (
+            plan_pb2.FIT_CLASS_SWAP_RISK,
+            1024,
+            "pocket may push memory to disk in this shape; "
+            '"autotunectl run pocket --context 1024" fits, and --no-swap refuses what does not.\n',
+        ),
+        (
+            plan_pb2.FIT_CLASS_OOM,
+            0,
+            "pocket does not fit at any context; choose a smaller model or a smaller quantization of it.\n",
+        ),
+    ],
+)
+def test_run_says_clearly_what_does_not_fit(ctl, daemon, fit_class, safe_context_tokens, sentence):
+    daemon.plan.fit.CopyFrom(fit(fit_class, safe_context_tokens))
+    assert sentence in ctl("run", "pocket", "hello").err
 
 
 def test_run_with_json_prints_the_answer_alone(ctl, daemon):
@@ -206,6 +286,7 @@ def test_the_numbers_of_a_conversation():
         (queued(2), "waiting, 2 before you"),
         (queued(0), "loading pocket…"),
         (queued(0, model_pb2.LOAD_PHASE_READING_WEIGHTS), "loading pocket… reading weights, 120 ms"),
+        (queued(0, model_pb2.LOAD_PHASE_WAITING), "loading pocket… waits after repeated crashes, 120 ms"),
     ],
 )
 def test_the_status_line_says_what_it_waits_for(event, text):

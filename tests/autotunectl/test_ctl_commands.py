@@ -14,7 +14,7 @@ from autotune.version import __version__
 from autotunectl import loading
 from autotunectl.commands import ls, ps, status, stop, unload, version
 from autotunectl.output import Style
-from tests.fakes.fake_messages import START_TIME, milliseconds, rich_status, running_model
+from tests.fakes.fake_messages import START_TIME, fit, milliseconds, plan, rich_status, running_model
 
 MODELS = (
     model_pb2.Model(
@@ -32,8 +32,14 @@ MODELS = (
         quantization="Q8_0",
         train_context_tokens=8192,
         state=model_pb2.MODEL_STATE_READY,
+        fit=fit(),
     ),
-    model_pb2.Model(id="unknown-kind", size_bytes=4 << 30, state=model_pb2.MODEL_STATE_ABSENT),
+    model_pb2.Model(
+        id="large",
+        size_bytes=4 << 30,
+        state=model_pb2.MODEL_STATE_ABSENT,
+        fit=fit(plan_pb2.FIT_CLASS_SWAP_RISK, safe_context_tokens=0),
+    ),
 )
 
 
@@ -42,10 +48,10 @@ def test_ls_shows_the_sound_models_first_and_says_what_is_wrong_with_the_others(
     result = ctl("ls")
     assert (result.status, result.err) == (0, "")
     assert result.out == (
-        "MODEL            SIZE  ARCHITECTURE  QUANTIZATION  CONTEXT  STATE\n"
-        "pocket *      2.2 MiB  llama         Q8_0            8,192  ready\n"
-        "unknown-kind  4.0 GiB  -             -                   -  absent\n"
-        "damaged        1000 B  -             -                   -  unusable\n"
+        "MODEL        SIZE  ARCHITECTURE  QUANTIZATION  CONTEXT  SAFE CONTEXT  FIT        STATE\n"
+        "pocket *  2.2 MiB  llama         Q8_0            8,192         8,192  safe       ready\n"
+        "large     4.0 GiB  -             -                   -             -  swap risk  absent\n"
+        "damaged    1000 B  -             -                   -             -  -          unusable\n"
         "\n"
         "damaged: The file ends in the middle of its header; copy it again.\n"
     )
@@ -55,7 +61,7 @@ def test_ls_as_json(ctl, daemon):
     daemon.models = MODELS
     printed = json.loads(ctl("ls", "--json").out)
     assert printed["default_model"] == "pocket"
-    assert [model["id"] for model in printed["models"]] == ["damaged", "pocket", "unknown-kind"]
+    assert [model["id"] for model in printed["models"]] == ["damaged", "pocket", "large"]
     assert printed["models"][1] == {
         "id": "pocket",
         "engine": "llamacpp",
@@ -67,7 +73,14 @@ def test_ls_as_json(ctl, daemon):
         "train_context_tokens": 8192,
         "state": "ready",
         "problem": "",
+        "fit": {
+            "fit_class": "safe",
+            "required_bytes": 34 << 20,
+            "available_bytes": 6 << 30,
+            "safe_context_tokens": 8192,
+        },
     }
+    assert printed["models"][0]["fit"] is None
 
 
 def test_ls_without_models_says_how_to_get_one(ctl, daemon):
@@ -87,9 +100,9 @@ def test_ps_is_one_line_for_each_model():
     loading = model_pb2.RunningModel(id="next", state=model_pb2.MODEL_STATE_LOADING, queued_requests_count=2)
     now = START_TIME.seconds + 7500.0
     assert ps.render([running_model(), loading], now, verbose=False) == (
-        "MODEL   STATE    CONTEXT  SLOTS  KV CACHE    MEMORY  PID        AGE  ACTIVE  QUEUED\n"
-        "pocket  ready      2,048      1   2.0 MiB  30.0 MiB   77  2 h 5 min       1       0\n"
-        "next    loading        -      -         -         -    -          -       0       2\n"
+        "MODEL   STATE    CONTEXT  SLOTS  KV CACHE    MEMORY  PID        AGE   UNTIL  ACTIVE  QUEUED\n"
+        "pocket  ready      2,048      1   2.0 MiB  30.0 MiB   77  2 h 5 min  needed       1       0\n"
+        "next    loading        -      -         -         -    -          -       -       0       2\n"
     )
 
 
@@ -97,9 +110,31 @@ def test_ps_verbose_says_why():
     text = ps.render([running_model()], START_TIME.seconds, verbose=True)
     assert text.split("\n\n")[1] == (
         "pocket:\n"
-        "  24 prompt tokens + 1,024 for the reply = 1,048 tokens.\n"
-        "  1,048 snaps up to the bucket 2,048.\n"
+        "  memory   35.2 MiB: 2.2 MiB weights, 2.0 MiB KV cache, 10.0 MiB computation, 20.0 MiB process, "
+        "prompt cache up to 1.0 MiB\n"
+        "  shape    Q8_0 keys and F16 values, batches of 512 tokens, 256 at once, flash attention, "
+        "weights mapped from the file\n"
+        "  why      24 prompt tokens + 1,024 for the reply = 1,048 tokens.\n"
+        "  why      1,048 snaps up to the bucket 2,048.\n"
     )
+
+
+def test_ps_says_when_a_model_leaves():
+    model = running_model()
+    model.expiry_time.seconds = START_TIME.seconds + 298
+    text = ps.render([model], START_TIME.seconds, verbose=False)
+    assert "4 min 58 s       1       0\n" in text
+    assert "0.0 ms       1       0\n" in ps.render([model], START_TIME.seconds + 999, verbose=False)
+
+
+def test_ps_warns_where_memory_is_short(ctl, daemon):
+    daemon.running = [running_model()]
+    assert "pressure" not in ctl("ps").out
+    daemon.pressure = plan_pb2.PRESSURE_TIER_HIGH
+    assert ctl("ps").out.endswith("\nMemory pressure is high: 2.0 GiB of 8.0 GiB used.\n")
+    daemon.running = []
+    assert ctl("ps").out == "\nMemory pressure is high: 2.0 GiB of 8.0 GiB used.\n"
+    assert json.loads(ctl("ps", "--json").out)["pressure_tier"] == "high"
 
 
 def test_ps_has_bold_titles_in_colour():
@@ -123,7 +158,11 @@ def test_ps_without_a_daemon_is_empty(ctl, no_daemon):
     result = ctl("ps")
     assert (result.status, result.out) == (0, "")
     assert result.err == 'No daemon is running, so no model is in memory; "autotunectl chat" starts one.\n'
-    assert json.loads(ctl("ps", "--json").out) == {"daemon_running": False, "running_models": []}
+    assert json.loads(ctl("ps", "--json").out) == {
+        "daemon_running": False,
+        "running_models": [],
+        "pressure_tier": None,
+    }
 
 
 def test_load_shows_the_plan(ctl, daemon):
@@ -132,7 +171,9 @@ def test_load_shows_the_plan(ctl, daemon):
     assert result.out == (
         "pocket is in memory, loaded in 420 ms.\n"
         "  context  2,048 tokens in each of 1 slot\n"
-        "  memory   2.2 MiB weights, 2.0 MiB KV cache\n"
+        "  memory   35.2 MiB: 2.2 MiB weights, 2.0 MiB KV cache, 10.0 MiB computation, 20.0 MiB process, "
+        "prompt cache up to 1.0 MiB\n"
+        "  fit      safe: it takes 34.0 MiB, 6.0 GiB can be had; up to 8,192 tokens of context are safe\n"
         "  why      24 prompt tokens + 1,024 for the reply = 1,048 tokens.\n"
         "  why      1,048 snaps up to the bucket 2,048.\n"
     )
@@ -173,8 +214,8 @@ def test_loading_what_is_loaded_says_so():
 
 
 def test_loaded_text_has_the_plural():
-    loaded = model_service_pb2.LoadedModel(running_model=running_model())
-    loaded.running_model.shape.slots_count = 4
+    loaded = model_service_pb2.LoadedModel(running_model=running_model(), plan=plan())
+    loaded.plan.shape.slots_count = 4
     assert "2,048 tokens in each of 4 slots" in loading.loaded_text(loaded)
 
 
@@ -227,6 +268,11 @@ def test_status_shows_daemon_and_machine():
         running_models=[running_model()],
         active_requests_count=1,
         queued_requests_count=3,
+        pressure_tier=plan_pb2.PRESSURE_TIER_NORMAL,
+        memory_stalled_ratio=0.015,
+        memory_limit_bytes=8 << 30,
+        saved_prefixes_count=3,
+        saved_prefixes_bytes=12 << 20,
     )
     text = status.render(
         info, snapshot, "unix:/runtime/autotuned.sock", "/state/autotuned.log", START_TIME.seconds + 61.0
@@ -238,8 +284,10 @@ def test_status_shows_daemon_and_machine():
         "Engines   llamacpp b1\n"
         "Models    pocket\n"
         "Requests  1 running, 3 waiting\n"
-        "Memory    2.0 GiB of 8.0 GiB used, the daemon 50.0 MiB\n"
+        "Memory    2.0 GiB of 8.0 GiB (the container's limit) used, the daemon 50.0 MiB\n"
+        "Pressure  normal; programs waited for memory 1.5% of the last 10 s\n"
         "Swap      0 B of 1.0 GiB used\n"
+        "Prefixes  3 saved, 12.0 MiB on disk\n"
         "CPU       25% of 2 cores\n"
         "Data      /data\n"
         "Runtime   /runtime\n"
@@ -250,6 +298,9 @@ def test_status_shows_daemon_and_machine():
 def test_status_of_a_running_daemon(ctl, daemon):
     assert ctl("status").out.startswith(f"Daemon    autotuned {__version__}, process 4242\n")
     assert "Swap      none\n" in ctl("status").out
+    assert "Memory    2.0 GiB of 8.0 GiB used, the daemon 50.0 MiB\nPressure  normal\n" in ctl("status").out
+    daemon.saved_prefixes_count = 0
+    assert "Prefixes  none saved\n" in ctl("status").out
     printed = json.loads(ctl("status", "--json").out)
     assert printed["daemon_running"] is True
     assert printed["address"] == daemon.address

@@ -68,6 +68,15 @@ def test_the_last_address_wins(ctl, daemon):
             "Invalid value for '--seed': 'x' is not a valid integer; \"autotunectl chat --help\" explains it.",
         ),
         (
+            ["load", "pocket", "--keep-alive", "soon"],
+            "Invalid value for '--keep-alive': \"soon\" is not a time; use one such as 90s, 10m, 2h or 1d, "
+            'or -1 for ever; "autotunectl load --help" explains it.',
+        ),
+        (
+            ["plan", "pocket", "--prompt-tokens", "5", "--file", "-"],
+            '--prompt-tokens and --file exclude each other; "autotunectl plan --help" explains it.',
+        ),
+        (
             ["serve", "--port", "0"],
             "Invalid value for '--port': 0 is not in the range 1<=x<=65535; \"autotunectl serve --help\" explains it.",
         ),
@@ -81,6 +90,10 @@ def test_a_wrong_command_line_is_one_sentence(ctl, daemon, arguments, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (
+            ["forget", "--json"],
+            'Nobody is there to ask; add --yes to delete; "autotunectl forget --help" explains it.',
+        ),
         (["ps", "--foo", "--json"], "No such option '--foo'; \"autotunectl ps --help\" explains it."),
         (
             ["chat", "--json"],

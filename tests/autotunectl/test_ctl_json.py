@@ -19,12 +19,15 @@ def test_a_running_model():
         "shape": {
             "context_tokens": 2048,
             "slots_count": 1,
-            "key_cache_type": "unspecified",
-            "value_cache_type": "unspecified",
+            "key_cache_type": "q8_0",
+            "value_cache_type": "f16",
             "batch_tokens": 512,
-            "micro_batch_tokens": 0,
-            "flash_attention": False,
+            "micro_batch_tokens": 256,
+            "flash_attention": True,
             "gpu_layers_count": 0,
+            "kv_unified": False,
+            "host_prompt_cache_bytes": 0,
+            "memory_mapped": True,
         },
         "kv_cache_bytes": 2097152,
         "weights_bytes": 2300000,
@@ -40,6 +43,16 @@ def test_a_running_model():
             {"code": "bucket", "text": "1,048 snaps up to the bucket 2,048."},
         ],
         "incarnation_id": "i1",
+        "footprint": {
+            "weights_bytes": 2300000,
+            "repacked_weights_bytes": 0,
+            "kv_cache_bytes": 2 << 20,
+            "compute_bytes": 10 << 20,
+            "process_bytes": 20 << 20,
+            "host_prompt_cache_bytes": 1 << 20,
+            "total_bytes": 2300000 + (33 << 20),
+        },
+        "expiry_time": None,
     }
 
 

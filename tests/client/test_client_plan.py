@@ -67,7 +67,7 @@ def test_a_prewarm_in_the_background_can_be_cancelled(daemon):
     daemon.prewarm_holds = True
     with Client(daemon.address) as client:
         prewarm = client.begin_prewarm(prewarm_request(model="pocket"))
-        assert daemon.prewarming.wait(DEADLINE_SECONDS)
+        assert daemon.prewarming.acquire(timeout=DEADLINE_SECONDS)
         prewarm.cancel()
         assert daemon.cancelled.wait(DEADLINE_SECONDS)
         prewarm.cancel()

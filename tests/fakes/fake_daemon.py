@@ -121,7 +121,7 @@ class FakeDaemon(
         self.stalls = False
         self.requests: list[Any] = []
         self.prewarms: list[inference_service_pb2.PrewarmRequest] = []
-        self.prewarming = threading.Event()
+        self.prewarming = threading.Semaphore(0)
         self.prewarm_holds = False
         self.plan = plan()
         self.pressure = plan_pb2.PRESSURE_TIER_NORMAL
@@ -207,7 +207,7 @@ class FakeDaemon(
     def Prewarm(self, request, context):
         """Kept apart from ``requests``: they come whenever a conversation begins."""
         self.prewarms.append(request)
-        self.prewarming.set()
+        self.prewarming.release()
         if self.prewarm_holds:
             self.hold(context)
         return inference_service_pb2.PrewarmResponse(plan=self.plan, prompt_tokens=24, cached_tokens=8)

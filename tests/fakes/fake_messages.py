@@ -60,7 +60,16 @@ def fit(fit_class: int = plan_pb2.FIT_CLASS_SAFE, safe_context_tokens: int = 819
 def plan() -> plan_pb2.Plan:
     return plan_pb2.Plan(
         action=plan_pb2.PLAN_ACTION_LOAD,
-        shape=plan_pb2.LoadShape(context_tokens=2048, slots_count=1, batch_tokens=512),
+        shape=plan_pb2.LoadShape(
+            context_tokens=2048,
+            slots_count=1,
+            key_cache_type=plan_pb2.KV_CACHE_TYPE_Q8_0,
+            value_cache_type=plan_pb2.KV_CACHE_TYPE_F16,
+            batch_tokens=512,
+            micro_batch_tokens=256,
+            flash_attention=True,
+            memory_mapped=True,
+        ),
         kv_cache_bytes=2 << 20,
         weights_bytes=2_300_000,
         footprint=footprint(),

@@ -1,0 +1,109 @@
+"""autotunectl plan: the whole decision for a request, without running it."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import click
+from autotune.errors import FieldInvalid
+from autotune.v1 import model_service_pb2, plan_pb2
+
+from autotunectl.chat.question import text_of
+from autotunectl.json_output import enum_text, message_json
+from autotunectl.memory_options import no_swap_of, profile_option, swap_option
+from autotunectl.options import verb
+from autotunectl.output import PLAIN, Style, format_count, format_fields, one_line
+from autotunectl.plans import (
+    context_text,
+    fit_text,
+    footprint_of,
+    given_up_text,
+    memory_table,
+    shape_text,
+)
+from autotunectl.session import Session
+
+FLAGS = {
+    "prompt_tokens": "--prompt-tokens",
+    "chat": "--file",
+    "max_reply_tokens": "--reply",
+    "context_tokens": "--context",
+}
+
+
+@verb("plan")
+@click.argument("model")
+@click.option("--prompt-tokens", type=int, help="Tokens of the prompt.")
+@click.option("--file", type=click.File("rb"), help="A file with the prompt; - is standard input.")
+@profile_option
+@click.option("--context", type=int, help="Tokens of context, instead of the computed ones.")
+@click.option("--reply", type=int, help="Tokens of the reply at most.")
+@swap_option
+def command(session: Session, model: str, **settings: Any) -> None:
+    """Show what a request to MODEL would lead to, and why.
+
+    Nothing is run, loaded or changed. Without --prompt-tokens or --file it is a first message of which
+    nothing is known yet.
+    """
+    session.flags = FLAGS
+    prompt = _prompt(settings["prompt_tokens"], settings["file"])
+    with session.connect() as client:
+        response = client.plan_model(
+            model,
+            prompt=prompt,
+            profile=settings["profile"] or "",
+            max_reply_tokens=settings["reply"],
+            context_tokens=settings["context"],
+            no_swap=no_swap_of(settings["swap"]),
+        )
+        loaded = response.HasField("loaded_shape")
+        now = footprint_of(client.list_running_models(), response.model.id) if loaded else None
+    if session.json:
+        footprint = message_json(now) if now else None
+        session.write_json({**message_json(response), "loaded_footprint": footprint})
+    else:
+        session.write(render(response, now, session.out_style))
+
+
+def _prompt(tokens: int | None, file: BinaryIO | None) -> str | int | None:
+    if file is None:
+        return tokens
+    if tokens is not None:
+        raise click.UsageError("--prompt-tokens and --file exclude each other")
+    text = text_of(file, "Standard input" if file.name == "<stdin>" else file.name)
+    if not text:
+        raise FieldInvalid("The file is empty; leave --file out for a prompt that is not known yet.")
+    return text
+
+
+def render(
+    response: model_service_pb2.PlanModelResponse, now: plan_pb2.Footprint | None, style: Style = PLAIN
+) -> str:
+    """The decision on one screen. ``now``: what the model takes as it is loaded."""
+    plan = response.plan
+    fields = [
+        ("Context", context_text(plan.shape)),
+        ("Shape", shape_text(plan.shape)),
+        ("Fit", fit_text(plan.fit) if plan.HasField("fit") else "the loaded shape is kept"),
+        ("Given up", given_up_text(plan.reduction_level)),
+        ("Evicts", ", ".join(plan.evicted_models) or "nothing"),
+        ("Pressure", enum_text(plan, "pressure_tier")),
+    ]
+    fields += [("Why" if number == 0 else "", reason.text) for number, reason in enumerate(plan.reasons)]
+    headline = style.bold(one_line(_headline(response)))
+    return f"{headline}\n\n{format_fields(fields)}\n{memory_table(now, plan, style)}"
+
+
+def _headline(response: model_service_pb2.PlanModelResponse) -> str:
+    model, plan = response.model.id, response.plan
+    after = format_count(plan.shape.context_tokens)
+    before = format_count(response.loaded_shape.context_tokens)
+    match plan.action:
+        case plan_pb2.PLAN_ACTION_REUSE:
+            return f"{model} would answer as it is loaded, with a context of {after} tokens."
+        case plan_pb2.PLAN_ACTION_GROW:
+            return f"{model} would be loaded again: its context would grow from {before} to {after} tokens."
+        case plan_pb2.PLAN_ACTION_SHRINK:
+            return f"{model} would be loaded again in a smaller shape, with a context of {after} tokens."
+        case _:
+            return f"{model} would be loaded with a context of {after} tokens."

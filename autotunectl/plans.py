@@ -1,0 +1,159 @@
+"""Plans in words: fit, memory by part, shape, what was given up. Pure.
+
+``plan``, ``run``, ``load`` and ``ps`` show them. Invariant: every number is the daemon's; nothing is
+computed here but sums and names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autotune.v1 import plan_pb2
+
+from autotunectl.json_output import enum_text
+from autotunectl.output import (
+    NOTHING,
+    PLAIN,
+    Column,
+    Style,
+    format_amount,
+    format_bytes,
+    format_count,
+    format_table,
+    one_line,
+)
+
+if TYPE_CHECKING:
+    from autotune.v1 import model_pb2
+
+FIT_NAMES = {"swap_risk": "swap risk", "oom": "out of memory"}
+_RISKY = frozenset({plan_pb2.FIT_CLASS_SWAP_RISK, plan_pb2.FIT_CLASS_OOM})
+_PARTS = (
+    ("weights", "weights_bytes"),
+    ("repacked weights", "repacked_weights_bytes"),
+    ("KV cache", "kv_cache_bytes"),
+    ("computation", "compute_bytes"),
+    ("process", "process_bytes"),
+)
+_TABLE = (*_PARTS, ("prompt cache, at most", "host_prompt_cache_bytes"), ("total", "total_bytes"))
+_GIVEN_UP = (
+    "nothing",
+    "a quarter of the context",
+    "half of the context",
+    "half of the context, and a Q8_0 KV cache",
+    "three quarters of the context, and a Q8_0 KV cache",
+    "all of the context but the least, and a Q8_0 KV cache",
+)
+
+
+def is_risky(fit: plan_pb2.Fit) -> bool:
+    """Whether the load would swap or fail."""
+    return fit.fit_class in _RISKY
+
+
+def fit_name(fit: plan_pb2.Fit) -> str:
+    """The class in words."""
+    name = enum_text(fit, "fit_class")
+    return FIT_NAMES.get(name, name)
+
+
+def fit_text(fit: plan_pb2.Fit) -> str:
+    """The class, both sides in bytes, and what would fit."""
+    needs = f"it takes {format_amount(fit.required_bytes)}, {format_amount(fit.available_bytes)} can be had"
+    return f"{fit_name(fit)}: {needs}; {_ceiling(fit)}"
+
+
+def _ceiling(fit: plan_pb2.Fit) -> str:
+    if not fit.safe_context_tokens:
+        return "no context of this model is safe here, a smaller model or quantization may be"
+    return f"up to {fit.safe_context_tokens:,} tokens of context are safe"
+
+
+def context_text(shape: plan_pb2.LoadShape) -> str:
+    """The context, and who shares it."""
+    tokens = f"{format_count(shape.context_tokens)} tokens"
+    if shape.slots_count > 1 and shape.kv_unified:
+        return f"{tokens} shared by {shape.slots_count} slots"
+    return f"{tokens} in each of {shape.slots_count} {'slot' if shape.slots_count == 1 else 'slots'}"
+
+
+def shape_text(shape: plan_pb2.LoadShape) -> str:
+    """The parts of a shape that are not its size."""
+    keys, values = (
+        enum_text(shape, name).upper().replace("UNSPECIFIED", NOTHING)
+        for name in ("key_cache_type", "value_cache_type")
+    )
+    parts = [
+        f"{keys} keys and {values} values",
+        f"batches of {shape.batch_tokens:,} tokens, {shape.micro_batch_tokens:,} at once",
+        "flash attention" if shape.flash_attention else "no flash attention",
+        "weights mapped from the file" if shape.memory_mapped else "weights read into memory",
+    ]
+    if shape.gpu_layers_count:
+        parts.append(f"{shape.gpu_layers_count:,} layers offered to the GPU")
+    return ", ".join(parts)
+
+
+def given_up_text(level: int) -> str:
+    """What of the wanted shape was given up so that it fits."""
+    if not 0 <= level < len(_GIVEN_UP):
+        return f"level {level}"
+    return _GIVEN_UP[level]
+
+
+def footprint_text(footprint: plan_pb2.Footprint) -> str:
+    """The sum and its parts, in one line."""
+    parts = [
+        f"{format_bytes(getattr(footprint, field))} {name}"
+        for name, field in _PARTS
+        if getattr(footprint, field)
+    ]
+    if footprint.host_prompt_cache_bytes:
+        parts.append(f"prompt cache up to {format_bytes(footprint.host_prompt_cache_bytes)}")
+    return f"{format_amount(footprint.total_bytes)}: {', '.join(parts)}" if parts else NOTHING
+
+
+def memory_table(now: plan_pb2.Footprint | None, plan: plan_pb2.Plan, style: Style = PLAIN) -> str:
+    """Bytes by part as the model is loaded now (None: it is not) and by plan, then what is available."""
+    columns = (Column("MEMORY"), Column("NOW", right=True), Column("AFTER", right=True))
+    rows = [_row(name, field, now, plan.footprint) for name, field in _TABLE]
+    before, after = plan.available_before_bytes, plan.available_after_bytes
+    if before or after:
+        rows.append(("available", format_amount(before), format_amount(after)))
+    return format_table(columns, rows, style)
+
+
+def _row(
+    name: str, field: str, now: plan_pb2.Footprint | None, after: plan_pb2.Footprint
+) -> tuple[str, str, str]:
+    before = NOTHING if now is None else format_amount(getattr(now, field))
+    return name, before, format_amount(getattr(after, field))
+
+
+def plan_lines(plan: plan_pb2.Plan) -> list[tuple[str, str]]:
+    """Names and values for a person who is about to use the model; what is as ever is left out."""
+    lines = [("context", context_text(plan.shape)), ("memory", footprint_text(plan.footprint))]
+    if plan.HasField("fit"):
+        lines.append(("fit", fit_text(plan.fit)))
+    if plan.reduction_level:
+        lines.append(("gave up", given_up_text(plan.reduction_level)))
+    if plan.evicted_models:
+        lines.append(("evicts", ", ".join(plan.evicted_models)))
+    if plan.pressure_tier > plan_pb2.PRESSURE_TIER_NORMAL:
+        lines.append(("pressure", enum_text(plan, "pressure_tier")))
+    lines += [("why", reason.text) for reason in plan.reasons]
+    return lines
+
+
+def indented(lines: Sequence[tuple[str, str]]) -> str:
+    """Names and values under a headline; ends with a newline."""
+    return "".join(f"  {name:<8} {one_line(value)}\n" for name, value in lines)
+
+
+def footprint_of(running: Sequence[model_pb2.RunningModel], model: str) -> plan_pb2.Footprint | None:
+    """What a loaded model takes; None for one that is not loaded."""
+    for entry in running:
+        if entry.id == model and entry.HasField("footprint"):
+            return entry.footprint
+    return None
