@@ -38,14 +38,18 @@ _NAME_BYTES = 16
 def namespace(facts: ModelFacts, shape: LoadShape, engine_build: str) -> str:
     """What the state of equal texts depends on: weights, template, types of K and V, flash attention, build.
 
-    Context, slots and batch are not in it: a state restores into a larger context and another slot.
+    Context and batch are not in it: a state restores into a larger context. Neither are the slots, as long
+    as all of them share one stream of cells; one state of several streams does not restore into another
+    number of them.
     """
+    streams = 1 if shape.kv_unified else shape.slots_count
     return _digest(
         facts.digest,
         facts.chat_template,
         shape.key_cache_type.value,
         shape.value_cache_type.value,
         "flash attention" if shape.flash_attention else "plain attention",
+        f"streams {streams}",
         engine_build,
     )
 

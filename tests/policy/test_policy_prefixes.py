@@ -134,6 +134,7 @@ def test_text_that_is_no_unicode_has_a_name_all_the_same():
         namespace(POCKET, replace(SHAPE, key_cache_type=KvCacheType.Q8_0), "llamacpp 1"),
         namespace(POCKET, replace(SHAPE, value_cache_type=KvCacheType.Q8_0), "llamacpp 1"),
         namespace(POCKET, replace(SHAPE, flash_attention=False), "llamacpp 1"),
+        namespace(POCKET, replace(SHAPE, slots_count=2), "llamacpp 1"),
         namespace(POCKET, SHAPE, "llamacpp 2"),
     ],
 )
