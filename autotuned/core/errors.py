@@ -130,6 +130,18 @@ class WouldSwap(AutotuneError):
             availableBytes=available_bytes,
             fittingContextTokens=fitting_context_tokens,
         )
+        self.required_bytes = required_bytes
+        self.available_bytes = available_bytes
+        self.fitting_context_tokens = fitting_context_tokens
+
+    def with_hint(self, sentence: str) -> WouldSwap:
+        """The same refusal with one more sentence."""
+        return WouldSwap(
+            f"{self.message} {sentence}",
+            required_bytes=self.required_bytes,
+            available_bytes=self.available_bytes,
+            fitting_context_tokens=self.fitting_context_tokens,
+        )
 
 
 class QueueFull(AutotuneError):

@@ -65,14 +65,14 @@ class Incarnations:
         since_crash = self._clock.monotonic() - self._crashed_at_monotonic
         return max(0.0, restart.delay_seconds(self._crashes) - since_crash)
 
-    async def pause(self, on_progress: OnProgress) -> None:
-        """Waits until the next start may begin."""
-        delay, waited = self.pause_seconds(), 0.0
-        if delay > 0:
-            _log.warning("waiting before the next load", extra=fields(model=self.entry.id, seconds=delay))
-        while waited < delay:
+    async def pause(self, seconds: float, on_progress: OnProgress) -> None:
+        """Waits before a start, and tells so each second."""
+        if seconds > 0:
+            _log.warning("waiting before the next load", extra=fields(model=self.entry.id, seconds=seconds))
+        waited = 0.0
+        while waited < seconds:
             on_progress(LoadProgress(LoadPhase.WAITING, waited))
-            step = min(PAUSE_STEP_SECONDS, delay - waited)
+            step = min(PAUSE_STEP_SECONDS, seconds - waited)
             await asyncio.sleep(step)
             waited += step
 

@@ -298,7 +298,9 @@ class ModelActor:
             head.granted.set_result(self._lease(residence, told_plan(residence, plan, head), head))
             return True
         if not self._leases:
-            self._begin(self._change)
+            pause_seconds = 0.0 if residence else self._incarnations.pause_seconds()
+            phase = LoadPhase.WAITING if pause_seconds else LoadPhase.STARTING
+            self._begin(partial(self._change, pause_seconds), phase)
         return False
 
     def _choose(self) -> Choice | None:
@@ -321,10 +323,9 @@ class ModelActor:
                 chosen = Choice(need=asking.need, plan=plan)
         return chosen
 
-    def _begin(self, change: Change) -> None:
+    def _begin(self, change: Change, phase: LoadPhase = LoadPhase.STARTING) -> None:
         self._expiry.stop()
-        pauses = self.residence is None and self._incarnations.pause_seconds() > 0
-        self._progress = LoadProgress(LoadPhase.WAITING if pauses else LoadPhase.STARTING, 0.0)
+        self._progress = LoadProgress(phase, 0.0)
         self._changes.begin(change)
 
     def _begin_unload(self, residence: Residence, asked: Unloading | None = None) -> asyncio.Task[None]:
@@ -340,10 +341,9 @@ class ModelActor:
             if not asked.done.done():
                 asked.done.set_result(True)
 
-    async def _change(self) -> None:
+    async def _change(self, pause_seconds: float) -> None:
         """Loads or grows, after a pause where incarnation after incarnation crashed."""
-        if self.residence is None:
-            await self._incarnations.pause(self._tell_progress)
+        await self._incarnations.pause(pause_seconds, self._tell_progress)
         async with self._residency.room(self.model_id, self._choose) as choice:
             if choice is not None:
                 await self._place(choice)

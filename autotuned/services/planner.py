@@ -6,13 +6,17 @@ nothing itself and waits for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from autotuned.core.errors import WouldSwap
+from autotuned.core.memory import Resident
 from autotuned.core.model import ModelFacts
 from autotuned.core.plan import Fit, LoadShape, Need, Plan
 from autotuned.core.ports import LoadedModel
 from autotuned.policy.plan import plan_optimistically, refit, shrink
 from autotuned.policy.situation import ShapeDefaults, Situation
+from autotuned.policy.wording import listed, size
 from autotuned.services.learning import Learning
 from autotuned.services.residency import Residency
 
@@ -50,7 +54,14 @@ class ModelPlanner(Planner):
 
     def plan(self, need: Need, loaded: LoadShape | None) -> Plan:
         """See ``Planner``."""
-        return plan_optimistically(need, self._situation(loaded))
+        situation = self._situation(loaded)
+        try:
+            return plan_optimistically(need, situation)
+        except WouldSwap as error:
+            busy = [resident for resident in situation.memory.residents if resident.is_busy]
+            if not busy:
+                raise
+            raise error.with_hint(_in_use(busy)) from None
 
     def shrink(self, loaded: LoadShape, kept_tokens: int) -> Plan | None:
         """See ``Planner``."""
@@ -75,3 +86,10 @@ class ModelPlanner(Planner):
             loaded_freed_bytes=self._residency.freed_bytes(self._model_id) if loaded else 0,
             loaded_footprint=footprint,
         )
+
+
+def _in_use(busy: Sequence[Resident]) -> str:
+    """Who does not leave because it is used now."""
+    names = listed([f'"{resident.model_id}"' for resident in busy])
+    verb, keeps = ("is", "keeps") if len(busy) == 1 else ("are", "keep")
+    return f"{names} {verb} in use and {keeps} {size(sum(resident.freed_bytes for resident in busy))}."

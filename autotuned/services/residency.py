@@ -23,6 +23,7 @@ from autotuned.services.lease import Choice, Residence
 
 # Under pressure a model leaves that nobody has used for so long: not in the pause between two turns.
 REST_SECONDS = 10.0
+EVICTIONS = "evictions"  # the code of the reason that names who leaves
 UNKNOWN = MemoryReading(total_bytes=0, available_bytes=0, swap_total_bytes=0, swap_free_bytes=0)
 
 _log = logging.getLogger(__name__)
@@ -241,12 +242,11 @@ def _told_of(choice: Choice, first: Choice | None, left: tuple[str, ...]) -> Cho
     """The plan as it was made when memory was free, and who left for it, with what was said of that."""
     if first is None:
         return choice
-    told = {reason.code for reason in choice.plan.reasons}
-    reasons = choice.plan.reasons + tuple(reason for reason in first.plan.reasons if reason.code not in told)
+    who_left = tuple(reason for reason in first.plan.reasons if reason.code == EVICTIONS)
     plan = replace(
         choice.plan,
         evictions=left,
-        reasons=reasons,
+        reasons=choice.plan.reasons + who_left,
         available_before_bytes=first.plan.available_before_bytes,
     )
     return Choice(need=choice.need, plan=plan)

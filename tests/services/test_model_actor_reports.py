@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
 from autotuned.core.errors import ShuttingDown
 from autotuned.core.model import LoadPhase, LoadProgress, ModelState
-from autotuned.core.plan import KvCacheType, Need, PlanAction
+from autotuned.core.plan import Need, PlanAction
 from autotuned.policy import restart
-from autotuned.policy.plan import ShapeDefaults, plan_optimistically
-from autotuned.services.model_actor import ModelActor
-from tests.services.scripted import ENTRY, FACTS, ScriptedEngine
+from tests.services.scripted import FACTS, World
 
-DEFAULTS = ShapeDefaults(
-    slots_count=2,
-    batch_tokens=512,
-    micro_batch_tokens=512,
-    flash_attention=True,
-    key_cache_type=KvCacheType.F16,
-    value_cache_type=KvCacheType.F16,
-)
 SMALL = Need(prompt_tokens=10, prompt_is_exact=True, reply_tokens=100)
 LARGE = Need(prompt_tokens=3_000, prompt_is_exact=True, reply_tokens=100)
 LARGEST = Need(prompt_tokens=9_000, prompt_is_exact=True, reply_tokens=100)
-
-
-class HandClock:
-    def __init__(self):
-        self.seconds = 1_000.0
-
-    def now(self):
-        return self.seconds
-
-    def monotonic(self):
-        return self.seconds
 
 
 async def settle():
@@ -49,14 +27,10 @@ class Stage:
     """An actor, its engine, and what those who ask are told."""
 
     def __init__(self):
-        self.clock = HandClock()
-        self.engine = ScriptedEngine()
-        self.actor = ModelActor(
-            entry=ENTRY,
-            engine=self.engine,
-            planner=partial(plan_optimistically, FACTS, defaults=DEFAULTS),
-            clock=self.clock,
-        )
+        self.world = World()
+        self.clock = self.world.clock
+        self.engine = self.world.engine
+        self.actor = self.world.actor
         self.told = []
 
     async def ask(self, need=SMALL):
@@ -74,7 +48,7 @@ class Stage:
         return await task
 
     async def end(self):
-        await self.actor.close()
+        await self.world.close()
 
 
 @pytest.fixture
@@ -224,7 +198,7 @@ async def test_the_pause_before_a_load_begins_with_the_crash(stage, monkeypatch)
     await settle()
     patient.clock.seconds += 30.0
     await patient.lease()
-    await patient.actor.close()
+    await patient.end()
 
 
 async def test_nobody_is_told_the_reasons_of_somebody_elses_need(stage):

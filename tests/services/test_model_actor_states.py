@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,32 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from autotuned.core.errors import AutotuneError, ModelLoadFailed, ShuttingDown
 from autotuned.core.model import ModelState
-from autotuned.core.plan import KvCacheType, Need
+from autotuned.core.plan import Need
 from autotuned.policy import restart
-from autotuned.policy.plan import ShapeDefaults, plan_optimistically
-from autotuned.services.model_actor import ModelActor
-from tests.services.scripted import ENTRY, FACTS, ScriptedEngine
+from tests.examples import DEFAULTS
+from tests.services.scripted import HandClock, World
 
-DEFAULTS = ShapeDefaults(
-    slots_count=2,
-    batch_tokens=512,
-    micro_batch_tokens=512,
-    flash_attention=True,
-    key_cache_type=KvCacheType.F16,
-    value_cache_type=KvCacheType.F16,
-)
-
-
-class HandClock:
-    def __init__(self):
-        self.seconds = 1_000.0
-
-    def now(self):
-        return self.seconds
-
-    def monotonic(self):
-        self.seconds += 0.001
-        return self.seconds
+TWO_SLOTS = replace(DEFAULTS, slots_count=2)
 
 
 class ModelActorMachine(RuleBasedStateMachine):
@@ -45,14 +25,9 @@ class ModelActorMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.clock = HandClock()
-        self.engine = ScriptedEngine()
-        self.actor = ModelActor(
-            entry=ENTRY,
-            engine=self.engine,
-            planner=partial(plan_optimistically, FACTS, defaults=DEFAULTS),
-            clock=self.clock,
-        )
+        self.world = World(defaults=TWO_SLOTS, clock=HandClock(step_seconds=0.001))
+        self.engine = self.world.engine
+        self.actor = self.world.actor
         self.asking = []  # (need, task), in the order of asking
         self.leases = []  # (need, lease)
         self.unloading = []
@@ -219,7 +194,7 @@ class ModelActorMachine(RuleBasedStateMachine):
 
     @invariant()
     def who_left_does_not_stand_in_the_way(self):
-        assert len(self.actor._asking) == len(self.asking) + sum(not task.done() for task in self.unloading)
+        assert len(self.actor._askers) == len(self.asking) + sum(not task.done() for task in self.unloading)
 
     @invariant()
     def the_state_is_true(self):
@@ -230,7 +205,7 @@ class ModelActorMachine(RuleBasedStateMachine):
 
     def teardown(self):
         async def close():
-            await self.actor.close()
+            await self.world.close()
             for _, task in self.asking:
                 try:
                     await task
