@@ -1,7 +1,7 @@
 """The model files that this engine can run: where they lie, what they are called, what they say.
 
 ``engine`` owns one ``ModelFiles`` and asks it for the list. A header is read once and then only
-when size or modification time of its file changed.
+when size, modification time or inode of its file changed. Copies of one file share their facts.
 
 Names: a model is called by the stem of its file, without the "-00001-of-00003" of a split one. When
 two files have the same stem, the packaged model comes first, then the models folder in alphabetical
@@ -60,6 +60,7 @@ class ModelFiles:
         """All models there are now. Blocks: a ``stat`` for each file, a header for each new one."""
         known: dict[tuple[_File, ...], _Read] = {}
         entries: dict[str, ModelEntry] = {}
+        by_digest: dict[str, _Read] = {}
         seen = set()
         for path in self._first_parts():
             stem, parts = split_parts(path)
@@ -68,7 +69,7 @@ class ModelFiles:
             if identity in seen:
                 continue
             seen.add(identity)
-            known[files] = self._known.get(files) or _read(files)
+            known[files] = _shared(self._known.get(files) or _read(files), by_digest)
             name = _free_name(_text(stem), path, entries)
             entries[name] = ModelEntry(
                 id=name,
@@ -129,6 +130,14 @@ def _read(files: tuple[_File, ...]) -> _Read:
         return _Read(model_facts(tuple(read_header(path) for path in paths), paths[0]), "")
     except ModelInvalid as error:
         return _Read(None, error.message)
+
+
+def _shared(read: _Read, by_digest: dict[str, _Read]) -> _Read:
+    """What was read of an equal file before, where there is one: a template is kept once."""
+    if read.facts is None:
+        return read
+    before = by_digest.setdefault(read.facts.digest, read)
+    return before if before == read else read
 
 
 def _text(name: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from autotuned.core.model import LayerGroup
 from autotuned.engines.llamacpp.metadata import MAX_LAYERS, Metadata
 from autotuned.engines.llamacpp.recurrent import (
-    WITH_ATTENTION,
+    has_both,
     recurrent_elements,
     recurrent_layers,
     without_state,
@@ -40,7 +40,7 @@ _TRUNK_ALONE = {
     "step35",
 }
 # Sparse attention: beside its keys a layer keeps those of an indexer.
-_INDEXED = {"deepseek32", "glm-dsa"}
+_INDEXED = {"deepseek32", "dots3note", "glm-dsa"}
 _GEMMA3N_OWN_KV_LAYERS = 20
 
 
@@ -87,10 +87,12 @@ def _layers(metadata: Metadata, layers_count: int) -> list[LayerGroup]:
     elements = recurrent_elements(metadata, heads.first_heads, heads.key_length) if any(recurrent) else 0
     stateless = without_state(metadata, layers_count)
     own_kv_count = _own_kv_count(metadata, layers_count, trunk_count)
-    has_both = metadata.architecture in WITH_ATTENTION
+    keeps_both = has_both(metadata, heads.kv_heads)
     layers = []
     for layer in range(layers_count):
-        has_kv = layer < own_kv_count and not stateless[layer] and (has_both or not recurrent[layer])
+        has_kv = layer < own_kv_count and not stateless[layer]
+        if recurrent[layer]:
+            has_kv = keeps_both and heads.kv_heads[layer] > 0
         layers.append(
             LayerGroup(
                 layers_count=1,

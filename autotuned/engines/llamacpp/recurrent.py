@@ -2,6 +2,8 @@
 
 ``layers`` asks. A layer keeps the last inputs of its convolution and the state of its recurrence, in
 F32 whatever the KV cache type is. The formulas are those of llama.cpp's ``llama-hparams``.
+Invariant: a file with the keys of a recurrence has recurrent layers, also when its architecture is
+newer than this table; then as many layers have state, and as large a one, as the keys allow.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ _BY_HEADS_AND_FEED_FORWARD = {"nemotron_h", "nemotron_h_moe"}
 # They are listed, or all but the last one of each interval.
 _BY_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "minimax-01": 8}
 _ALL = {"arwkv7", "falcon-h1", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7"}
+# Beside its keys a layer keeps the sums that it compresses; how many, the file does not say.
+_COMPRESSED = {"deepseek4"}
 # Layers of these have both kinds of state.
-WITH_ATTENTION = {"falcon-h1"}
+_WITH_ATTENTION = {"falcon-h1", *_COMPRESSED}
+_SIZES = ("ssm.state_size", "wkv.head_size", "kda.head_dim", "shortconv.l_cache")
 
 
 def recurrent_layers(metadata: Metadata, kv_heads: Sequence[int], trunk_count: int) -> tuple[bool, ...]:
@@ -33,10 +38,20 @@ def recurrent_layers(metadata: Metadata, kv_heads: Sequence[int], trunk_count: i
         widths = feed_forward_lengths(metadata, layers_count)
         found = [heads == 0 and width == 0 for heads, width in zip(kv_heads, widths, strict=True)]
     elif architecture in _BY_INTERVAL:
-        found = _by_interval(metadata, layers_count)
+        found = _by_interval(metadata, layers_count, _BY_INTERVAL[architecture])
+    elif architecture in _COMPRESSED or _is_recurrent(metadata):
+        found = _unknown(metadata, kv_heads)
     else:
         found = (False,) * layers_count
     return tuple(is_recurrent and layer < trunk_count for layer, is_recurrent in enumerate(found))
+
+
+def has_both(metadata: Metadata, kv_heads: Sequence[int]) -> bool:
+    """Whether a recurrent layer that has KV heads keeps keys and values too."""
+    if metadata.architecture in _WITH_ATTENTION:
+        return True
+    known = metadata.architecture in _ALL | _BY_HEADS | _BY_HEADS_AND_FEED_FORWARD | _BY_INTERVAL.keys()
+    return not known and any(kv_heads)
 
 
 def without_state(metadata: Metadata, layers_count: int) -> tuple[bool, ...]:
@@ -56,23 +71,37 @@ def recurrent_elements(metadata: Metadata, heads_count: int, key_length: int) ->
 
     ``heads_count`` and ``key_length`` are those of the first layer. Raises ``ModelInvalid``.
     """
-    formula = _FORMULAS.get(metadata.architecture, _state_space)
-    return formula(metadata, heads_count, key_length)
+    formula = _FORMULAS.get(metadata.architecture)
+    if formula is None:
+        by_key = zip(_SIZES, (_state_space, _receptance, _delta_attention, _short_convolution), strict=True)
+        formula = next((each for key, each in by_key if metadata.number(key, 0)), _state_space)
+    return max(1, formula(metadata, heads_count, key_length))
 
 
-def _by_interval(metadata: Metadata, layers_count: int) -> Sequence[bool]:
+def _is_recurrent(metadata: Metadata) -> bool:
+    return any(metadata.number(key, 0) for key in _SIZES)
+
+
+def _unknown(metadata: Metadata, kv_heads: Sequence[int]) -> Sequence[bool]:
+    """Layers of an architecture without a rule: those without KV heads, or all."""
+    if metadata.elements("attention.recurrent_layers") or metadata.value("full_attention_interval"):
+        return _by_interval(metadata, len(kv_heads), 1)
+    without = [heads == 0 for heads in kv_heads]
+    return without if any(without) else (True,) * len(kv_heads)
+
+
+def _by_interval(metadata: Metadata, layers_count: int, default: int) -> Sequence[bool]:
     listed = metadata.flags("attention.recurrent_layers", layers_count)
     if listed is not None:
         return listed
-    interval = metadata.number("full_attention_interval", _BY_INTERVAL[metadata.architecture], least=1)
+    interval = metadata.number("full_attention_interval", default, least=1)
     return [(layer + 1) % interval != 0 for layer in range(layers_count)]
 
 
 def _state_space(metadata: Metadata, heads_count: int, key_length: int) -> int:
     """Mamba and gated delta nets: the convolution runs over the inner state, and over groups of B and C."""
     del heads_count, key_length
-    inner = metadata.number("ssm.inner_size")
-    state = metadata.number("ssm.state_size")
+    inner, state = metadata.number("ssm.inner_size", 0), metadata.number("ssm.state_size", 0)
     groups = 0 if metadata.architecture in {"mamba", "jamba"} else metadata.number("ssm.group_count", 0)
     return _convolved(metadata, default=1) * (inner + 2 * groups * state) + state * inner
 
@@ -81,18 +110,18 @@ def _receptance(metadata: Metadata, heads_count: int, key_length: int) -> int:
     """RWKV: the last tokens of both shifts, and a square of each head."""
     del heads_count, key_length
     width = metadata.number("embedding_length")
-    return width * (metadata.number("token_shift_count", 2) + metadata.number("wkv.head_size"))
+    return width * (metadata.number("token_shift_count", 2) + metadata.number("wkv.head_size", 0))
 
 
 def _short_convolution(metadata: Metadata, heads_count: int, key_length: int) -> int:
     del heads_count, key_length
-    return metadata.number("embedding_length") * (metadata.number("shortconv.l_cache", least=1) - 1)
+    return metadata.number("embedding_length") * max(0, metadata.number("shortconv.l_cache", 0) - 1)
 
 
 def _delta_attention(metadata: Metadata, heads_count: int, key_length: int) -> int:
     """Kimi's delta attention: convolutions of queries, keys and values, and a square of each head."""
     del key_length
-    length = metadata.number("kda.head_dim")
+    length = metadata.number("kda.head_dim", 0)
     return heads_count * length * (3 * _convolved(metadata, default=4) + length)
 
 
@@ -100,6 +129,12 @@ def _lightning(metadata: Metadata, heads_count: int, key_length: int) -> int:
     """MiniMax' lightning attention: a square of each head."""
     del metadata
     return heads_count * key_length * key_length
+
+
+def _compressed(metadata: Metadata, heads_count: int, key_length: int) -> int:
+    """Less than there is: it says that the model cannot rewind."""
+    del metadata, heads_count
+    return key_length
 
 
 def _convolved(metadata: Metadata, default: int) -> int:
@@ -110,6 +145,7 @@ def _convolved(metadata: Metadata, default: int) -> int:
 _FORMULAS: dict[str, Callable[[Metadata, int, int], int]] = {
     "arwkv7": _receptance,
     "bailingmoe3": _delta_attention,
+    "deepseek4": _compressed,
     "kimi-k3": _delta_attention,
     "kimi-linear": _delta_attention,
     "lfm2": _short_convolution,
