@@ -22,7 +22,7 @@ import psutil
 from autotune.address import socket_path
 
 from autotuned import __version__
-from autotuned.core.plan import KvCacheType
+from autotuned.core.memory import SwapPolicy
 from autotuned.core.ports import Clock, Engine, Machine
 from autotuned.core.settings import Settings
 from autotuned.engines.llamacpp.engine import LlamacppEngine
@@ -30,7 +30,7 @@ from autotuned.hardware.probe import PsutilMachine
 from autotuned.jobs import Job, Jobs
 from autotuned.log import fields
 from autotuned.notify import notify
-from autotuned.policy.plan import ShapeDefaults
+from autotuned.policy.situation import ShapeDefaults
 from autotuned.rpc.daemon import DaemonFacts, DaemonServicer
 from autotuned.rpc.inference import InferenceServicer
 from autotuned.rpc.models import ModelServicer
@@ -38,9 +38,15 @@ from autotuned.rpc.server import RpcServer
 from autotuned.rpc.system import SystemServicer
 from autotuned.runtime import InstanceLock, prepare_runtime_folder
 from autotuned.services.inference import Inference
+from autotuned.services.learning import Learning
 from autotuned.services.models import Models
+from autotuned.services.prefixes import Prefixes
+from autotuned.services.residency import Residency
+from autotuned.services.sessions import REMEMBERED_SECONDS, Sessions
 from autotuned.services.system import System
 from autotuned.storage.db import Database
+from autotuned.storage.learning import SqliteLearningStore
+from autotuned.storage.prefixes import FilePrefixStore
 from autotuned.storage.requests import SqliteRequestLog
 
 # After the drain deadline, how long the rest of the shutdown may take before the process is ended.
@@ -48,6 +54,10 @@ BACKSTOP_SECONDS = 5.0
 # How long finished requests are remembered.
 RECORDS_KEPT_SECONDS = 90 * 24 * 3600.0
 PRUNE_EVERY_SECONDS = 3600.0
+# How soon a shortage of memory is seen. A reading takes a third of a millisecond.
+RELIEVE_EVERY_SECONDS = 2.0
+CHECKPOINT_EVERY_SECONDS = 2.0
+EXPIRE_EVERY_SECONDS = 600.0
 
 _log = logging.getLogger(__name__)
 
@@ -105,8 +115,9 @@ async def run(
         daemon = await _build(settings, parts, stop, stack)
         await daemon.server.bind(socket)
         stack.callback(socket.unlink, missing_ok=True)
-        await stack.enter_async_context(Jobs(_jobs(daemon, parts.clock)))
-        await daemon.system.snapshot()  # the first reading starts the CPU measurement
+        await stack.enter_async_context(Jobs(_jobs(daemon.services, parts.clock)))
+        await daemon.services.residency.refresh()
+        await daemon.services.system.snapshot()  # the first reading starts the CPU measurement
         _settle_memory()
         await daemon.server.serve()
         daemon.mark_serving()
@@ -120,23 +131,26 @@ async def run(
     _log.info("stopped")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Services:
+    """What serves, without the wire."""
+
+    engines: tuple[Engine, ...]
+    request_log: SqliteRequestLog
+    learning_store: SqliteLearningStore
+    prefixes: Prefixes
+    residency: Residency
+    models: Models
+    inference: Inference
+    system: System
+
+
 class _Daemon:
     """The parts that live between start and stop."""
 
-    def __init__(
-        self,
-        *,
-        server: RpcServer,
-        inference: Inference,
-        models: Models,
-        system: System,
-        request_log: SqliteRequestLog,
-    ) -> None:
+    def __init__(self, *, server: RpcServer, services: _Services) -> None:
         self.server = server
-        self.inference = inference
-        self.models = models
-        self.system = system
-        self.request_log = request_log
+        self.services = services
         self.started_at = psutil.Process().create_time()
         self.startup_seconds = 0.0
 
@@ -145,19 +159,38 @@ class _Daemon:
         self.startup_seconds = round(time.time() - self.started_at, 3)
 
 
-async def _build(settings: Settings, parts: Parts, stop: asyncio.Event, stack: AsyncExitStack) -> _Daemon:
+async def _open_services(settings: Settings, parts: Parts, stack: AsyncExitStack) -> _Services:
+    """Opens stores and what reads them, then builds upwards."""
+    clock = parts.clock
     database = await stack.enter_async_context(Database(settings.paths.data / "autotune.db"))
-    request_log = SqliteRequestLog(database)
+    request_log, learning_store = SqliteRequestLog(database), SqliteLearningStore(database)
+    learning = Learning(store=learning_store)
+    stack.push_async_callback(learning.close)
+    await learning.open()
+    sessions = Sessions(learning=learning, store=learning_store, clock=clock)
+    stack.push_async_callback(sessions.close)
+    await sessions.open()
+    prefixes = Prefixes(
+        store=FilePrefixStore(database, settings.paths.prefixes), settings=settings.prefixes, clock=clock
+    )
+    stack.push_async_callback(prefixes.close)
+    stack.push_async_callback(prefixes.close)
+    await prefixes.open()
     machine = parts.machine()
-    engines = tuple(parts.engines(settings, parts.clock))
+    residency = Residency(machine=machine, clock=clock)
+    engines = tuple(parts.engines(settings, clock))
     for engine in engines:
         stack.push_async_callback(engine.close)
     models = Models(
         engines=engines,
         settings=settings.models,
         defaults=_shape_defaults(settings),
+        swap_policy=SwapPolicy(settings.memory.swap),
         machine=machine,
-        clock=parts.clock,
+        residency=residency,
+        learning=learning,
+        keeper=prefixes,
+        clock=clock,
     )
     inference = Inference(
         models=models,
@@ -165,9 +198,32 @@ async def _build(settings: Settings, parts: Parts, stop: asyncio.Event, stack: A
         model_settings=settings.models,
         queue_settings=settings.queue,
         request_log=request_log,
-        clock=parts.clock,
+        learning=learning,
+        sessions=sessions,
+        prefixes=prefixes,
+        clock=clock,
     )
-    system = System(machine=machine, models=models, inference=inference, clock=parts.clock)
+    return _Services(
+        engines=engines,
+        request_log=request_log,
+        learning_store=learning_store,
+        prefixes=prefixes,
+        residency=residency,
+        models=models,
+        inference=inference,
+        system=System(
+            machine=machine,
+            residency=residency,
+            models=models,
+            inference=inference,
+            prefixes=prefixes,
+            clock=clock,
+        ),
+    )
+
+
+async def _build(settings: Settings, parts: Parts, stop: asyncio.Event, stack: AsyncExitStack) -> _Daemon:
+    services = await _open_services(settings, parts, stack)
 
     def facts() -> DaemonFacts:
         return DaemonFacts(
@@ -179,18 +235,17 @@ async def _build(settings: Settings, parts: Parts, stop: asyncio.Event, stack: A
             runtime_directory=str(settings.paths.runtime),
             log_file=str(settings.daemon.log_file or ""),
             drain_seconds=settings.daemon.drain_seconds,
-            engines=engines,
+            engines=services.engines,
         )
 
+    models, inference, system = services.models, services.inference, services.system
     server = RpcServer(
         inference=InferenceServicer(inference=inference, models=models),
-        models=ModelServicer(models=models, system=system),
+        models=ModelServicer(models=models, inference=inference, prefixes=services.prefixes, system=system),
         system=SystemServicer(system=system),
         daemon=DaemonServicer(facts=facts, stop=stop.set),
     )
-    daemon = _Daemon(
-        server=server, inference=inference, models=models, system=system, request_log=request_log
-    )
+    daemon = _Daemon(server=server, services=services)
     return daemon
 
 
@@ -198,28 +253,37 @@ def _shape_defaults(settings: Settings) -> ShapeDefaults:
     return ShapeDefaults(
         slots_count=settings.llamacpp.slots,
         batch_tokens=settings.llamacpp.batch_tokens,
-        micro_batch_tokens=settings.llamacpp.batch_tokens,
         flash_attention=True,
-        key_cache_type=KvCacheType.F16,
-        value_cache_type=KvCacheType.F16,
+        kv_cache=settings.models.kv_cache,
+        memory_mapped=True,
+        cores_count=settings.llamacpp.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        margin_bytes=settings.memory.margin_mib << 20,
+        prompt_cache_share=settings.memory.prompt_cache,
     )
 
 
-def _jobs(daemon: _Daemon, clock: Clock) -> Sequence[Job]:
+def _jobs(services: _Services, clock: Clock) -> Sequence[Job]:
     async def prune() -> None:
-        await daemon.request_log.prune(RECORDS_KEPT_SECONDS, clock.now())
+        await services.request_log.prune(RECORDS_KEPT_SECONDS, clock.now())
+        await services.learning_store.prune(REMEMBERED_SECONDS, clock.now())
 
-    return (Job("prune-records", PRUNE_EVERY_SECONDS, prune),)
+    return (
+        Job("prune-records", PRUNE_EVERY_SECONDS, prune),
+        Job("relieve-memory", RELIEVE_EVERY_SECONDS, services.residency.relieve),
+        Job("checkpoint-prefixes", CHECKPOINT_EVERY_SECONDS, services.prefixes.checkpoint),
+        Job("expire-prefixes", EXPIRE_EVERY_SECONDS, services.prefixes.expire),
+    )
 
 
 async def _shut_down(daemon: _Daemon, drain_seconds: float) -> None:
-    """Refuses, drains and closes what serves."""
-    _log.info("stopping", extra=fields(active_requests=daemon.inference.active_requests_count))
+    """Refuses, drains, saves what was computed and closes what serves."""
+    services = daemon.services
+    _log.info("stopping", extra=fields(active_requests=services.inference.active_requests_count))
     await daemon.server.refuse()
-    daemon.inference.refuse_new_work()
-    daemon.system.end_watches()
-    await daemon.inference.drain(drain_seconds)
-    await daemon.models.close()
+    services.inference.refuse_new_work()
+    services.system.end_watches()
+    await services.inference.drain(drain_seconds)
+    await services.models.close()
     await daemon.server.stop(1.0)
 
 
