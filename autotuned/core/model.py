@@ -66,7 +66,8 @@ class ModelFacts:
     ``digest`` names the content: equal digests have equal weights. ``weights_bytes_by_type`` has the
     bytes of each tensor type, largest first. ``layer_groups`` add up to ``layers_count``.
     ``parameters_count`` is 0 where the file does not tell. ``calls_tools`` and ``thinks`` are what the
-    chat template can do; ``modalities`` what the model reads ("text", "image", "audio").
+    chat template can do; ``modalities`` what the model reads ("text", "image", "audio"). A context above
+    ``position_switch_tokens`` encodes positions otherwise than one up to it; 0: all do it alike.
     """
 
     digest: str
@@ -85,6 +86,7 @@ class ModelFacts:
     calls_tools: bool = False
     thinks: bool = False
     modalities: tuple[str, ...] = ("text",)
+    position_switch_tokens: int = 0
 
     @property
     def rewinds(self) -> bool:

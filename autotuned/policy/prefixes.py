@@ -29,6 +29,7 @@ from autotuned.core.chat import (
 from autotuned.core.model import ModelFacts
 from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import PrefixChain, SavedPrefix
+from autotuned.policy.kv import padded_context
 
 RAW_CHUNK_BYTES = 512
 RAW_NAME_BYTES = 1024
@@ -38,11 +39,12 @@ _NAME_BYTES = 16
 def namespace(facts: ModelFacts, shape: LoadShape, engine_build: str) -> str:
     """What the state of equal texts depends on: weights, template, types of K and V, flash attention, build.
 
-    Context and batch are not in it: a state restores into a larger context. Neither are the slots, as long
-    as all of them share one stream of cells; one state of several streams does not restore into another
-    number of them.
+    Context and batch are not in it: a state restores into a larger context, unless positions are encoded
+    otherwise there. Neither are the slots, as long as they share one stream of cells: engines do not
+    restore a state into another number of streams.
     """
     streams = 1 if shape.kv_unified else shape.slots_count
+    is_beyond_switch = 0 < facts.position_switch_tokens < padded_context(shape.context_tokens)
     return _digest(
         facts.digest,
         facts.chat_template,
@@ -50,6 +52,7 @@ def namespace(facts: ModelFacts, shape: LoadShape, engine_build: str) -> str:
         shape.value_cache_type.value,
         "flash attention" if shape.flash_attention else "plain attention",
         f"streams {streams}",
+        "long positions" if is_beyond_switch else "",
         engine_build,
     )
 
@@ -76,6 +79,7 @@ def chain(request: GenerationRequest, namespace: str) -> PrefixChain:
         weights.append(running.text_bytes)
         if index == last_of_beginning:
             conversation = running.name(b"conversation")
+    conversation = conversation or running.name(b"conversation")  # tools alone
     return PrefixChain(conversation, tuple(boundaries), tuple(weights), request.discard)
 
 

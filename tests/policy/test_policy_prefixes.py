@@ -58,7 +58,7 @@ parts = st.one_of(
 messages = st.builds(Message, st.sampled_from(Role), st.lists(parts, max_size=3).map(tuple))
 chats = st.builds(
     ChatInput,
-    st.lists(messages, min_size=1, max_size=5).map(tuple),
+    st.lists(messages, max_size=5).map(tuple),
     st.lists(st.builds(Tool, texts, texts, texts), max_size=2).map(tuple),
 )
 
@@ -146,6 +146,14 @@ def test_the_namespace_tells_states_apart_that_do_not_fit(other):
 def test_context_slots_and_batch_are_not_in_the_namespace():
     larger = replace(SHAPE, context_tokens=8192, slots_count=4, kv_unified=True, batch_tokens=64)
     assert namespace(POCKET, larger, "1") == namespace(POCKET, SHAPE, "1")
+
+
+def test_a_context_that_encodes_positions_otherwise_is_another_namespace():
+    facts = replace(POCKET, position_switch_tokens=4096)
+    short, equal, long = (
+        namespace(facts, replace(SHAPE, context_tokens=tokens), "1") for tokens in (2048, 4096, 8192)
+    )
+    assert short == equal != long
 
 
 def test_a_conversation_is_named_by_its_beginning_alone():

@@ -100,7 +100,7 @@ async def test_a_conversation_goes_on_after_an_unload(house, model):
 async def test_a_growth_restores_into_the_larger_context(house, model):
     await serve(house.prefixes, model, ask(SYSTEM, FIRST))
     await unload(house, model)
-    larger = KvModel(house.folder, "two", context_tokens=8192, slots_count=2)
+    larger = KvModel(house.folder, "two", context_tokens=8192, slots_count=2, kv_unified=True)
     assert await serve(house.prefixes, larger, ask(SYSTEM, FIRST, ANSWER, SECOND)) >= CONVERSATION_TOKENS
 
 

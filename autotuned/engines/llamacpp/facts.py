@@ -96,7 +96,18 @@ def model_facts(headers: tuple[GgufHeader, ...], path: Path) -> ModelFacts:
         chat_template=chat_template,
         calls_tools=_MENTIONS_TOOLS.search(chat_template) is not None,
         thinks=_MENTIONS_THOUGHT.search(chat_template) is not None,
+        position_switch_tokens=_position_switch_tokens(metadata),
     )
+
+
+def _position_switch_tokens(metadata: Metadata) -> int:
+    """The context that the model was first trained for, beyond which llama.cpp takes its long factors.
+
+    Models of the Phi family have two sets of factors. YaRN names an original context, too, and has none.
+    """
+    if metadata.value("rope.scaling.type") == "yarn":
+        return 0
+    return metadata.number("rope.scaling.original_context_length", 0, most=MAX_CONTEXT)
 
 
 def _bytes_by_type(headers: Sequence[GgufHeader]) -> tuple[tuple[str, int], ...]:
