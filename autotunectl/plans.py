@@ -36,7 +36,6 @@ _PARTS = (
     ("computation", "compute_bytes"),
     ("process", "process_bytes"),
 )
-_TABLE = (*_PARTS, ("prompt cache, at most", "host_prompt_cache_bytes"), ("total", "total_bytes"))
 _GIVEN_UP = (
     "nothing",
     "a quarter of the context",
@@ -78,21 +77,18 @@ def context_text(shape: plan_pb2.LoadShape) -> str:
     return f"{tokens} in each of {shape.slots_count} {'slot' if shape.slots_count == 1 else 'slots'}"
 
 
-def shape_text(shape: plan_pb2.LoadShape) -> str:
-    """The parts of a shape that are not its size."""
-    keys, values = (
-        enum_text(shape, name).upper().replace("UNSPECIFIED", NOTHING)
-        for name in ("key_cache_type", "value_cache_type")
-    )
-    parts = [
-        f"{keys} keys and {values} values",
-        f"batches of {shape.batch_tokens:,} tokens, {shape.micro_batch_tokens:,} at once",
-        "flash attention" if shape.flash_attention else "no flash attention",
-        "weights mapped from the file" if shape.memory_mapped else "weights read into memory",
-    ]
+def shape_lines(shape: plan_pb2.LoadShape) -> list[tuple[str, str]]:
+    """The parts of a shape that are not its size, as names and values."""
+    keys, values = (enum_text(shape, name).upper() for name in ("key_cache_type", "value_cache_type"))
+    attention = "flash attention" if shape.flash_attention else "no flash attention"
+    weights = "mapped from the file" if shape.memory_mapped else "read into memory"
     if shape.gpu_layers_count:
-        parts.append(f"{shape.gpu_layers_count:,} layers offered to the GPU")
-    return ", ".join(parts)
+        weights += f", {shape.gpu_layers_count:,} layers offered to the GPU"
+    return [
+        ("cache", f"{keys} keys and {values} values, {attention}"),
+        ("batches", f"{shape.batch_tokens:,} tokens, {shape.micro_batch_tokens:,} at once"),
+        ("weights", weights),
+    ]
 
 
 def given_up_text(level: int) -> str:
@@ -109,26 +105,35 @@ def footprint_text(footprint: plan_pb2.Footprint) -> str:
         for name, field in _PARTS
         if getattr(footprint, field)
     ]
+    text = f"{format_amount(_taken_bytes(footprint))}: {', '.join(parts)}"
     if footprint.host_prompt_cache_bytes:
-        parts.append(f"prompt cache up to {format_bytes(footprint.host_prompt_cache_bytes)}")
-    return f"{format_amount(footprint.total_bytes)}: {', '.join(parts)}" if parts else NOTHING
+        text += f"; a prompt cache may add {format_bytes(footprint.host_prompt_cache_bytes)}"
+    return text
+
+
+def _taken_bytes(footprint: plan_pb2.Footprint) -> int:
+    """What is taken whatever is asked: all but what the prompt cache may grow to."""
+    return footprint.total_bytes - footprint.host_prompt_cache_bytes
 
 
 def memory_table(now: plan_pb2.Footprint | None, plan: plan_pb2.Plan, style: Style = PLAIN) -> str:
     """Bytes by part as the model is loaded now (None: it is not) and by plan, then what is available."""
-    columns = (Column("MEMORY"), Column("NOW", right=True), Column("AFTER", right=True))
-    rows = [_row(name, field, now, plan.footprint) for name, field in _TABLE]
-    before, after = plan.available_before_bytes, plan.available_after_bytes
-    if before or after:
-        rows.append(("available", format_amount(before), format_amount(after)))
-    return format_table(columns, rows, style)
+    sides = (now, plan.footprint)
+    rows: list[tuple[str, ...]] = [(name, *(_cell(side, field) for side in sides)) for name, field in _PARTS]
+    rows.append(
+        ("in all", *(NOTHING if side is None else format_amount(_taken_bytes(side)) for side in sides))
+    )
+    rows.append(("prompt cache, at most", *(_cell(side, "host_prompt_cache_bytes") for side in sides)))
+    available = (plan.available_before_bytes, plan.available_after_bytes)
+    if any(available):
+        rows.append(("available", *(format_amount(size_bytes) for size_bytes in available)))
+    return format_table(
+        (Column("MEMORY"), Column("NOW", right=True), Column("AFTER", right=True)), rows, style
+    )
 
 
-def _row(
-    name: str, field: str, now: plan_pb2.Footprint | None, after: plan_pb2.Footprint
-) -> tuple[str, str, str]:
-    before = NOTHING if now is None else format_amount(getattr(now, field))
-    return name, before, format_amount(getattr(after, field))
+def _cell(footprint: plan_pb2.Footprint | None, field: str) -> str:
+    return NOTHING if footprint is None else format_amount(getattr(footprint, field))
 
 
 def plan_lines(plan: plan_pb2.Plan) -> list[tuple[str, str]]:

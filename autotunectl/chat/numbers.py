@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from google.protobuf import duration_pb2
 
 _WORTH_TELLING_SECONDS = 0.05
+# Reasons that did not decide how large the context is.
+_ASIDES = frozenset(
+    {"batch", "estimated", "host-prompt-cache", "kv-cache", "margin", "memory", "recurrent-state"}
+)
 
 
 def numbers_line(reply: Reply) -> str:
@@ -34,8 +38,8 @@ def numbers_line(reply: Reply) -> str:
 
 
 def context_line(plan: plan_pb2.Plan) -> str:
-    """The context of the loaded model, and why it is so large."""
-    reasons = " ".join(one_line(reason.text) for reason in plan.reasons)
+    """The context of the loaded model, and why it is so large; ``ps --verbose`` has every reason."""
+    reasons = " ".join(one_line(reason.text) for reason in plan.reasons if reason.code not in _ASIDES)
     return f"context {plan.shape.context_tokens:,} tokens: {reasons}".rstrip(": ")
 
 

@@ -19,7 +19,7 @@ from autotunectl.plans import (
     footprint_of,
     given_up_text,
     memory_table,
-    shape_text,
+    shape_lines,
 )
 from autotunectl.session import Session
 
@@ -83,7 +83,7 @@ def render(
     plan = response.plan
     fields = [
         ("Context", context_text(plan.shape)),
-        ("Shape", shape_text(plan.shape)),
+        *((name.capitalize(), value) for name, value in shape_lines(plan.shape)),
         ("Fit", fit_text(plan.fit) if plan.HasField("fit") else "the loaded shape is kept"),
         ("Given up", given_up_text(plan.reduction_level)),
         ("Evicts", ", ".join(plan.evicted_models) or "nothing"),

@@ -22,7 +22,7 @@ from autotunectl.output import (
     format_table,
     one_line,
 )
-from autotunectl.plans import footprint_text, indented, shape_text
+from autotunectl.plans import footprint_text, indented, shape_lines
 from autotunectl.session import Session
 
 _COLUMNS = (
@@ -117,6 +117,6 @@ def _until(model: model_pb2.RunningModel, now: float) -> str:
 
 def _details(model: model_pb2.RunningModel) -> str:
     lines = [("memory", footprint_text(model.footprint))] if model.HasField("footprint") else []
-    lines += [("shape", shape_text(model.shape))] if model.HasField("shape") else []
+    lines += shape_lines(model.shape) if model.HasField("shape") else []
     lines += [("why", reason.text) for reason in model.reasons]
     return f"\n{one_line(model.id)}:\n{indented(lines)}" if lines else ""

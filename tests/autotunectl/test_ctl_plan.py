@@ -27,8 +27,9 @@ def test_the_decision_is_one_screen(ctl, daemon):
         "pocket would be loaded with a context of 2,048 tokens.\n"
         "\n"
         "Context   2,048 tokens in each of 1 slot\n"
-        "Shape     Q8_0 keys and F16 values, batches of 512 tokens, 256 at once, flash attention, "
-        "weights mapped from the file\n"
+        "Cache     Q8_0 keys and F16 values, flash attention\n"
+        "Batches   512 tokens, 256 at once\n"
+        "Weights   mapped from the file\n"
         "Fit       safe: it takes 34.0 MiB, 6.0 GiB can be had; up to 8,192 tokens of context are safe\n"
         "Given up  nothing\n"
         "Evicts    nothing\n"
@@ -39,8 +40,8 @@ def test_the_decision_is_one_screen(ctl, daemon):
         "KV cache                     -   2.0 MiB\n"
         "computation                  -  10.0 MiB\n"
         "process                      -  20.0 MiB\n"
+        "in all                       -  34.2 MiB\n"
         "prompt cache, at most        -   1.0 MiB\n"
-        "total                        -  35.2 MiB\n"
         "available              6.0 GiB   6.0 GiB\n"
     )
     assert result.out.count("\n") <= SCREEN_LINES
