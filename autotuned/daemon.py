@@ -174,7 +174,6 @@ async def _open_services(settings: Settings, parts: Parts, stack: AsyncExitStack
         store=FilePrefixStore(database, settings.paths.prefixes), settings=settings.prefixes, clock=clock
     )
     stack.push_async_callback(prefixes.close)
-    stack.push_async_callback(prefixes.close)
     await prefixes.open()
     machine = parts.machine()
     residency = Residency(machine=machine, clock=clock)
