@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import replace
 
 import pytest
 
 from autotuned.core.chat import ChatInput, GenerationRequest, ImagePart, Message, Role, TextPart
 from autotuned.core.errors import ModelLoadFailed, QueueFull, ShuttingDown, Unsupported
+from autotuned.core.memory import SwapPolicy
 from autotuned.core.model import ModelState
-from autotuned.core.settings import ModelSettings, QueueSettings
+from autotuned.core.settings import ModelSettings, PrefixSettings, QueueSettings
 from autotuned.services.inference import Inference
 from autotuned.services.models import Models
-from tests.services.scripted import ENTRY, ScriptedEngine
-from tests.services.test_model_actor_reports import DEFAULTS, SMALL, HandClock, settle
+from autotuned.services.prefixes import Prefixes
+from autotuned.services.sessions import Sessions
+from tests.examples import DEFAULTS
+from tests.services.scripted import ENTRY, NoStore, World
+from tests.services.test_model_actor_reports import SMALL, settle
 
 HELLO = ChatInput((Message(Role.USER, (TextPart("Hello"),)),))
 IMAGE = ChatInput((Message(Role.USER, (ImagePart(b"x", "image/png"),)),))
 REQUEST = GenerationRequest(model=ENTRY.id, input=HELLO)
-
-
-class NoMachine:
-    def resident_memory_bytes(self, process_id):
-        return 0
 
 
 class Records(list):
@@ -36,14 +34,19 @@ class House:
     """The services around an engine whose every step waits for the test."""
 
     def __init__(self):
-        self.clock = HandClock()
-        self.engine = ScriptedEngine()
+        self.world = World()
+        self.clock, self.engine = self.world.clock, self.world.engine
         self.records = Records()
+        prefixes = Prefixes(store=None, settings=PrefixSettings(disk_mib=0), clock=self.clock)
         self.models = Models(
             engines=(self.engine,),
             settings=ModelSettings(default=ENTRY.id),
-            defaults=replace(DEFAULTS, slots_count=1),
-            machine=NoMachine(),
+            defaults=DEFAULTS,
+            swap_policy=SwapPolicy.ALLOW,
+            machine=self.world.machine,
+            residency=self.world.residency,
+            learning=self.world.learning,
+            keeper=self.world.keeper,
             clock=self.clock,
         )
         self.inference = Inference(
@@ -52,8 +55,17 @@ class House:
             model_settings=ModelSettings(),
             queue_settings=QueueSettings(max_waiting=1, wait_seconds=60.0),
             request_log=self.records,
+            learning=self.world.learning,
+            sessions=Sessions(learning=self.world.learning, store=NoStore(), clock=self.clock),
+            prefixes=prefixes,
             clock=self.clock,
         )
+
+    async def close(self):
+        self.inference.refuse_new_work()
+        await self.inference.drain(0)
+        await self.models.close()
+        await self.world.close()
 
     async def ask(self):
         async def read():
@@ -69,9 +81,7 @@ class House:
 async def house():
     made = House()
     yield made
-    made.inference.refuse_new_work()
-    await made.inference.drain(0)
-    await made.models.close()
+    await made.close()
 
 
 async def test_a_request_that_looks_for_its_model_while_the_daemon_stops_is_refused(house, monkeypatch):
@@ -83,7 +93,7 @@ async def test_a_request_that_looks_for_its_model_while_the_daemon_stops_is_refu
 
     monkeypatch.setattr(house.engine, "models", slow_models)
     generating = await house.ask()
-    loading = asyncio.create_task(house.models.load("", None, None, lambda progress: None))
+    loading = asyncio.create_task(house.models.load("", None, None, None, None, lambda progress: None))
     await settle()
     house.inference.refuse_new_work()
     await house.inference.drain(0)
@@ -147,7 +157,7 @@ async def test_a_model_that_failed_to_load_is_not_shown_as_running(house):
 
 
 async def test_a_model_is_not_unloaded_while_it_counts(house, monkeypatch):
-    loading = asyncio.create_task(house.models.load("", None, None, lambda progress: None))
+    loading = asyncio.create_task(house.models.load("", None, None, None, None, lambda progress: None))
     await settle()
     house.engine.pending[0].outcome.set_result(None)
     lease = await loading
@@ -165,8 +175,9 @@ async def test_a_model_is_not_unloaded_while_it_counts(house, monkeypatch):
     await settle()
     assert lease.loaded.alive
     may_answer.set()
+    taken_bytes = house.world.machine.taken_bytes
     assert await counting == (17, True)
-    assert await unloading == (True, 0)
+    assert await unloading == (True, taken_bytes)
     assert await house.inference.count_tokens("", HELLO) == (SMALL.prompt_tokens + 1, False)
 
 
