@@ -11,14 +11,30 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from autotuned.core.errors import ModelInvalid
-from autotuned.engines.gguf import MAX_KEPT_BYTES, TENSOR_TYPES, read_header
+from autotuned.core.plan import KvCacheType, LoadShape
+from autotuned.engines.gguf import MAX_KEPT_BYTES, read_header
+from autotuned.engines.gguf_types import TENSOR_TYPES
 from autotuned.engines.llamacpp.discovery import POCKET
 from autotuned.engines.llamacpp.facts import FILE_TYPES, model_facts
+from autotuned.policy.kv import checkpoint_bytes, state_bytes
 from tests.engines.gguf_files import ARRAY, LLAMA, ONE_TENSOR, STRING, Typed, gguf, string, tensor, write
 
 POCKET_BYTES = POCKET.read_bytes()
 # Where the tensor data of the pocket model begins; damage behind it is the engine's business.
 HEADER_BYTES = 63_456
+LARGEST = LoadShape(
+    context_tokens=1 << 30,
+    slots_count=16,
+    kv_unified=False,
+    key_cache_type=KvCacheType.F16,
+    value_cache_type=KvCacheType.F16,
+    batch_tokens=1 << 14,
+    micro_batch_tokens=1 << 14,
+    flash_attention=False,
+    gpu_layers_count=0,
+    host_prompt_cache_bytes=0,
+    memory_mapped=True,
+)
 
 
 @pytest.fixture
@@ -79,6 +95,7 @@ def test_every_kind_of_value_is_read(path):
         "f": (True, False),
         "h": (),
     }
+    assert read_header(path).lengths == {"e": 2, "f": 2, "g": 2, "h": 0}
 
 
 def test_version_2_is_read(path):
@@ -132,6 +149,7 @@ HUGE = struct.pack("<Q", 1 << 62)
         (gguf({}, [tensor("w", (64,), 0, 8)], 512), "off its alignment of 32"),
         (gguf({}, [tensor("w", (64,), 99, 0)], 512), "as type 99, which is unknown"),
         (gguf({}, [tensor("w", (33,), 8, 0)], 512), "rows of 33 in the tensor"),
+        (gguf({}, [tensor("w", (64,), 0, 0)] * 2, 256), "tensors that lie over each other"),
         (gguf({}, [tensor("w", (), 0, 0)], 512), "claims 0 dimensions"),
         (gguf({}, [tensor("w", (1,) * 5, 0, 0)], 512), "claims 5 dimensions"),
         (gguf({}, [tensor("w", (0,), 0, 0)], 512), "an impossible shape"),
@@ -210,8 +228,11 @@ def examine(path: Path, content: bytes) -> None:
     except ModelInvalid as error:
         assert error.message.isprintable()  # noqa: PT017 - either ending is right
     else:
-        assert len(facts.kv_heads_per_layer) == facts.layers_count <= 1024
+        assert sum(group.layers_count for group in facts.layer_groups) == facts.layers_count <= 512
         assert facts.weights_bytes <= len(content)
+        # What is sent of it, in 64 bits.
+        assert state_bytes(facts, LARGEST) < 1 << 63
+        assert checkpoint_bytes(facts, LARGEST) < 1 << 63
 
 
 FUZZ = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -243,6 +264,70 @@ def test_overwritten_bytes_never_surprise(scratch, position, junk):
 @given(st.binary(max_size=200))
 def test_random_bytes_never_surprise(scratch, junk):
     examine(scratch, b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + junk)
+
+
+KEYS = [
+    "block_count",
+    "embedding_length",
+    "context_length",
+    "feed_forward_length",
+    "vocab_size",
+    "nextn_predict_layers",
+    "num_loops",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.key_length_swa",
+    "attention.value_length_swa",
+    "attention.key_length_mla",
+    "attention.value_length_mla",
+    "attention.indexer.key_length",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attention.shared_kv_layers",
+    "attention.recurrent_layers",
+    "full_attention_interval",
+    "ssm.conv_kernel",
+    "ssm.inner_size",
+    "ssm.state_size",
+    "ssm.group_count",
+    "shortconv.l_cache",
+    "wkv.head_size",
+    "token_shift_count",
+    "kda.head_dim",
+]
+LIES = st.one_of(
+    st.integers(0, 80),
+    st.integers(0, (1 << 32) - 1),
+    st.booleans(),
+    st.text(max_size=3),
+    st.floats(width=32),
+    st.lists(st.integers(0, 80), max_size=6),
+    st.lists(st.integers(0, (1 << 32) - 1), max_size=6),
+    st.lists(st.booleans(), max_size=6),
+    st.lists(st.floats(width=32), max_size=3),
+    st.lists(st.text(max_size=2), max_size=3),
+    st.integers(-(1 << 31), -1).map(lambda number: Typed(5, struct.pack("<i", number))),
+    st.integers(0, (1 << 64) - 1).map(lambda number: Typed(10, struct.pack("<Q", number))),
+)
+ARCHITECTURES = sorted(
+    {"llama", "newer", "mamba", "jamba", "nemotron_h", "qwen3next", "kimi-linear", "minimax-01", "deepseek32"}
+    | {"gemma3", "gemma3n", "gemma4", "llama4", "exaone4", "lfm2", "rwkv7", "falcon-h1", "nanbeige", "plamo2"}
+)
+
+
+@FUZZ
+@given(st.sampled_from(ARCHITECTURES), st.dictionaries(st.sampled_from(KEYS), LIES, max_size=8))
+def test_headers_that_lie_never_surprise(scratch, architecture, lies):
+    sound = {
+        "block_count": 4,
+        "embedding_length": 64,
+        "context_length": 4096,
+        "attention.head_count": 4,
+    }
+    values = {f"{architecture}.{key}": value for key, value in (sound | lies).items()}
+    examine(scratch, gguf({"general.architecture": architecture} | values))
 
 
 def test_the_header_ends_where_the_fuzzing_ends(path):

@@ -155,6 +155,26 @@ def test_a_changed_file_is_read_again(scan, folder, reads):
     assert list(scan()) == ["pocket"]
 
 
+def test_copies_share_their_facts(scan, folder, reads):
+    for name in ("one", "two"):
+        write(folder / f"{name}.gguf", LLAMA | {"general.name": "x"})
+    found = scan()
+    assert found["one"].facts is found["two"].facts
+    assert scan()["two"].facts is found["one"].facts
+    assert len(reads) == 3
+
+
+def test_a_file_that_was_replaced_at_once_is_read_again(scan, folder, reads):
+    """Equal size and time; only the inode is another."""
+    path = write(folder / "one.gguf", LLAMA)
+    os.utime(path, ns=(1, 1))
+    assert scan()["one"].facts.layers_count == 2
+    other = write(folder / "other.tmp", LLAMA | {"llama.block_count": 3})
+    os.utime(other, ns=(1, 1))
+    other.replace(path)
+    assert scan()["one"].facts.layers_count == 3
+
+
 async def test_one_scan_serves_all_who_ask_at_the_same_time(make_engine, reads):
     import asyncio
 

@@ -142,9 +142,15 @@ def _own_kv_count(metadata: Metadata, layers_count: int, trunk_count: int) -> in
 
 
 def _bound(metadata: Metadata, groups: tuple[LayerGroup, ...]) -> None:
-    """Refuses products that no model has, so that no later number outgrows what can be sent."""
+    """Refuses products that no model has, so that no later number outgrows what can be sent.
+
+    Without flash attention every layer has room for the widest values.
+    """
+    widest_value = max(group.kv_heads * group.value_length for group in groups)
     token_elements = sum(
-        group.layers_count * group.kv_heads * (group.key_length + group.value_length) for group in groups
+        group.layers_count * (group.kv_heads * group.key_length + widest_value)
+        for group in groups
+        if group.key_length
     )
     sequence_elements = sum(group.layers_count * group.recurrent_elements for group in groups)
     if token_elements > MAX_TOKEN_ELEMENTS:
