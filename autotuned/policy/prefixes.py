@@ -61,11 +61,15 @@ def chain(request: GenerationRequest, namespace: str) -> PrefixChain:
     """The names of the prompt's beginnings, in one pass over it.
 
     A chat has a boundary after each message. A raw prompt has one after each 512 bytes; what follows
-    the last of them has no name, and neither has what the model answers.
+    the last of them has no name, and neither has what the model answers. A reply so far, from which the
+    model goes on, counts as the last message, or as the end of the raw prompt.
     """
     if isinstance(request.input, RawPrompt):
-        return _raw_chain(request.input, namespace, discard=request.discard)
+        return _raw_chain(request.input, request.reply_so_far, namespace, discard=request.discard)
     chat = request.input
+    messages = chat.messages
+    if request.reply_so_far:
+        messages += (Message(Role.ASSISTANT, (TextPart(request.reply_so_far),)),)
     rendering = _utf8(f"{namespace} {_options(request, chat)}")
     running = _Running()
     running.add(_tools(chat.tools))
@@ -73,7 +77,7 @@ def chain(request: GenerationRequest, namespace: str) -> PrefixChain:
     weights: list[int] = []
     conversation = ""
     last_of_beginning = _beginning_count(chat.messages) - 1
-    for index, message in enumerate(chat.messages):
+    for index, message in enumerate(messages):
         running.add(_message(message))
         boundaries.append(running.name(rendering))
         weights.append(running.text_bytes)
@@ -132,8 +136,8 @@ def superseded(
     )
 
 
-def _raw_chain(prompt: RawPrompt, namespace: str, *, discard: bool) -> PrefixChain:
-    text = _utf8(prompt.prompt)
+def _raw_chain(prompt: RawPrompt, reply_so_far: str, namespace: str, *, discard: bool) -> PrefixChain:
+    text = _utf8(prompt.prompt + reply_so_far)
     # Where the engine puts the text after the gap is its own business: it counts as part of the start.
     rendering = _utf8(f"{namespace} raw {_digest(prompt.suffix) if prompt.suffix else ''}")
     ends = range(RAW_CHUNK_BYTES, len(text) + 1, RAW_CHUNK_BYTES) or range(len(text), len(text) + 1)

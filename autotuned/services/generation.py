@@ -14,7 +14,7 @@ import uuid
 from contextlib import aclosing
 from dataclasses import replace
 
-from autotuned.core.chat import ProfileName
+from autotuned.core.chat import GenerationRequest, ProfileName
 from autotuned.core.errors import AutotuneError, ContextTooLong, EngineUnreachable, ShuttingDown
 from autotuned.core.generation import (
     EngineFinished,
@@ -24,7 +24,6 @@ from autotuned.core.generation import (
     Queued,
     Started,
     TextDelta,
-    Usage,
 )
 from autotuned.core.model import LoadProgress
 from autotuned.core.record import RequestRecord
@@ -50,7 +49,9 @@ class Generation:
         self._profile = PROFILES[request.profile or ProfileName.BALANCED]
         self.request_id = uuid.uuid4().hex
         self._context = context
-        self._asked = replace(request, sampling=with_defaults(request.sampling, self._profile))
+        self._request = replace(request, sampling=with_defaults(request.sampling, self._profile))
+        self._asked = self._request  # or the rest of it
+        self._rest: GenerationRequest | None = None
         self._turns = turns
         self._mailbox = mailbox
         self._tally = Tally(context.clock)
@@ -120,7 +121,8 @@ class Generation:
     async def _answer(self) -> None:
         """Runs the engine, and again in a larger context where the reply came to the end of one."""
         reason = await self._leasing.use(self._run)
-        while self._prepare_rest(reason):
+        while self._rest is not None:
+            self._prepare(self._rest)
             try:
                 reason = await self._leasing.use(self._run_on)
             except ShuttingDown:
@@ -134,16 +136,10 @@ class Generation:
         self._mailbox.put(self._finished)
         self._context.ended_turn(self._tally.usage)
 
-    def _prepare_rest(self, reason: FinishReason) -> bool:
-        """Whether the reply is to go on; then what is asked and needed is its rest."""
+    def _prepare(self, rest: GenerationRequest) -> None:
+        """What is asked and needed from now on is the rest of the reply."""
         usage = self._tally.usage
-        rest = rest_of(self._context.request, reason, usage.reply_tokens, "".join(self._texts))
-        if rest is None:
-            return False
-        if problem := cannot_go_on(rest, only_text=self._only_text):
-            self._say_the_end(problem)
-            return False
-        self._asked = replace(rest, sampling=self._asked.sampling)
+        self._asked = rest
         self._went_on = False
         self._leasing.need = replace(
             self._leasing.need,
@@ -151,7 +147,6 @@ class Generation:
             prompt_is_exact=True,
             reply_tokens=reply_room(rest.max_reply_tokens, self._profile),
         )
-        return True
 
     async def _run_on(self, lease: Lease) -> FinishReason:
         """The rest of the reply, in a context that is larger than the one that it filled."""
@@ -167,7 +162,7 @@ class Generation:
         put, counted = self._mailbox.put, False
         reason: FinishReason | None = None
         async with (
-            self._context.prefix(lease.loaded) as prefix,
+            self._context.prefix(lease.loaded, self._asked) as prefix,
             aclosing(lease.loaded.generate(self._asked, prefix.conversation)) as events,
         ):
             async for event in events:
@@ -210,13 +205,22 @@ class Generation:
         )
 
     def _end_part(self, part: EngineFinished, prefix: PrefixUse) -> None:
-        """The state in the engine is the prompt and all of the reply, whatever part of it was new."""
         self._tally.ended_part(part)
-        evaluated_tokens = part.usage.prompt_tokens - part.usage.cached_tokens
-        whole = self._tally.usage
-        cached_tokens = max(0, whole.prompt_tokens - evaluated_tokens)
-        prefix.ended(Usage(whole.prompt_tokens, cached_tokens, whole.reply_tokens), part.prefill_seconds)
-        self._context.prefilled(evaluated_tokens, part.prefill_seconds)
+        self._context.prefilled(part.usage.prompt_tokens - part.usage.cached_tokens, part.prefill_seconds)
+        text = "".join(self._texts)
+        self._rest = self._rest_of(part.finish_reason, text)
+        if self._rest is None:
+            prefix.ended(part.usage, part.prefill_seconds)
+        else:
+            prefix.ended_within(text, part.usage, part.prefill_seconds)
+
+    def _rest_of(self, reason: FinishReason, text: str) -> GenerationRequest | None:
+        """What is still to be asked for; None where the reply is complete, or cannot go on."""
+        rest = rest_of(self._request, reason, self._tally.usage.reply_tokens, text)
+        problem = cannot_go_on(rest, only_text=self._only_text) if rest else ""
+        if problem:
+            self._say_the_end(problem)
+        return None if problem else rest
 
     def _say_the_end(self, why: str) -> None:
         _log.info(

@@ -6,6 +6,7 @@ of the request, its conversation is free again afterwards.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -30,12 +31,13 @@ class PrefixUse:
         request: GenerationRequest,
     ) -> None:
         self._prefixes = prefixes
+        self._engine = engine
         self._entry = entry
         self._loaded = loaded
-        self._discard = request.discard
+        self._request = request
         self._chain: PrefixChain | None = None
         if engine.capabilities().kv_prefixes:
-            self._chain = prefixes.chain(request, entry, loaded, engine.version)
+            self._chain = self._chain_of(request)
 
     @property
     def conversation(self) -> str:
@@ -51,9 +53,23 @@ class PrefixUse:
     def ended(self, usage: Usage, prefill_seconds: float) -> None:
         """The engine ended well and holds prompt and reply."""
         if self._chain is not None:
-            self._prefixes.after_request(
-                self._loaded, self._entry, self._chain, usage, prefill_seconds, discard=self._discard
-            )
+            self._tell(self._chain, usage, prefill_seconds)
+
+    def ended_within(self, reply: str, usage: Usage, prefill_seconds: float) -> None:
+        """The same of one that goes on: all of its ``reply`` is part of the next prompt and has a name."""
+        self.ended(usage, prefill_seconds)
+        if self._chain is not None:
+            chain = self._chain_of(replace(self._request, reply_so_far=reply))
+            tokens = usage.prompt_tokens + usage.reply_tokens
+            self._tell(chain, Usage(tokens, tokens, 0), 0.0)
+
+    def _tell(self, chain: PrefixChain, usage: Usage, prefill_seconds: float) -> None:
+        self._prefixes.after_request(
+            self._loaded, self._entry, chain, usage, prefill_seconds, discard=self._request.discard
+        )
+
+    def _chain_of(self, request: GenerationRequest) -> PrefixChain:
+        return self._prefixes.chain(request, self._entry, self._loaded, self._engine.version)
 
     async def __aexit__(
         self,

@@ -40,14 +40,14 @@ class RequestContext:
         """The model."""
         return self.actor.entry
 
-    def prefix(self, loaded: LoadedModel) -> PrefixUse:
-        """The KV prefix of this request on a lease."""
+    def prefix(self, loaded: LoadedModel, request: GenerationRequest) -> PrefixUse:
+        """The KV prefix of this request, or of the rest of it, on a lease."""
         return PrefixUse(
             prefixes=self.prefixes,
             engine=self.engine,
             entry=self.entry,
             loaded=loaded,
-            request=self.request,
+            request=request,
         )
 
     def counted(self, prompt_tokens: int) -> None:
