@@ -1,0 +1,118 @@
+"""Real workers that share a small memory: who leaves, what is saved of it, and what it finds when it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from autotuned.core.errors import WouldSwap
+from autotuned.core.memory import MemoryReading, SwapPolicy
+from autotuned.core.plan import PlanAction
+from autotuned.hardware.probe import PsutilMachine
+from tests.examples import DEFAULTS
+from tests.services.real_house import chat, finished, real_house, started
+
+MIB = 1 << 20
+# A pocket worker takes about 40 MiB: two have room beside the margin, a sixth of the memory, and three have not.
+TOTAL_BYTES = 132 * MIB
+NAMES = ("first", "second", "third")
+LONG = "The lighthouse keeper wrote down the wind, the ships and the weather. " * 60
+
+
+class SmallMachine(PsutilMachine):
+    """A machine whose memory is small; what real workers take of it is read from the system."""
+
+    def __init__(self, models):
+        super().__init__()
+        self._models = models
+
+    async def read_memory(self):
+        taken_bytes = sum(
+            self.process_memory(actor.residence.loaded.process_id).resident_bytes
+            for actor in self._models.running()
+            if actor.residence is not None
+        )
+        return MemoryReading(
+            total_bytes=TOTAL_BYTES,
+            available_bytes=max(0, TOTAL_BYTES - taken_bytes),
+            swap_total_bytes=0,
+            swap_free_bytes=0,
+        )
+
+
+@pytest.fixture
+async def house(tmp_path):
+    defaults = replace(DEFAULTS, prompt_cache_share=0.0)
+    async with real_house(tmp_path, defaults=defaults) as made:
+        entry = (await made.models.get("pocket")).entry
+        for name in NAMES:
+            shutil.copy(entry.path, tmp_path / "data" / "models" / f"{name}.gguf")
+        made.residency._machine = SmallMachine(made.models)
+        await made.residency.refresh()
+        yield made
+
+
+def loaded(house):
+    return {actor.model_id for actor in house.models.running() if actor.residence is not None}
+
+
+async def ask(house, model, *texts, **changes):
+    options = {"model": model, "max_reply_tokens": 8, "swap_policy": SwapPolicy.NEVER} | changes
+    return await house.ask(chat(*texts, **options))
+
+
+async def test_the_model_that_was_used_longest_ago_leaves_and_returns_with_what_it_knew(house):
+    await ask(house, "first", LONG)
+    await ask(house, "second", "What is the capital of France?")
+    process_id = house.models.running()[0].residence.loaded.process_id
+    plan = started(await ask(house, "third", "What is the capital of France?")).plan
+    assert plan.evictions == ("first",)
+    assert loaded(house) == {"second", "third"}
+    assert not psutil.pid_exists(process_id)
+    returned = await ask(house, "first", LONG)
+    assert started(returned).plan.evictions == ("second",)
+    assert started(returned).cached_tokens > 0.9 * started(returned).prompt_tokens
+
+
+async def test_a_growth_keeps_what_was_computed(house):
+    before = started(await ask(house, "first", LONG))
+    answer = "".join(getattr(event, "text", "") for event in await ask(house, "first", LONG))
+    grown = await ask(house, "first", LONG, answer, LONG * 2)
+    assert started(grown).plan.action is PlanAction.GROW
+    assert started(grown).plan.shape.context_tokens > before.plan.shape.context_tokens
+    assert started(grown).cached_tokens >= before.prompt_tokens - 8
+    assert finished(grown).usage.cached_tokens == started(grown).cached_tokens
+
+
+async def test_a_busy_model_stays_and_who_needs_its_memory_is_refused(house):
+    leases = [
+        await house.models.load(name, None, None, SwapPolicy.NEVER, None, lambda progress: None)
+        for name in ("first", "second")
+    ]
+    with pytest.raises(WouldSwap, match='"first" and "second" are in use'):
+        await ask(house, "third", "Hello")
+    assert loaded(house) == {"first", "second"}
+    for lease in leases:
+        lease.release()
+    assert started(await ask(house, "third", "Hello")).plan.evictions == ("first",)
+
+
+async def test_no_keep_alive_ends_the_worker_after_the_use(house):
+    lease = await house.models.load("first", None, None, SwapPolicy.NEVER, 0.0, lambda progress: None)
+    lease.release()
+    async with asyncio.timeout(20):
+        assert await lease.loaded.wait_gone()
+        await (await house.models.actor("first")).settle()
+    assert loaded(house) == set()
+    assert not psutil.pid_exists(lease.loaded.process_id)
+
+
+async def test_lists_tell_how_each_model_would_fit(house):
+    entry = (await house.models.get("first")).entry
+    fit = house.models.fit_of(entry)
+    assert 0 < fit.required_bytes < fit.available_bytes <= TOTAL_BYTES
+    assert house.models.fit_of(replace(entry, facts=None, problem="damaged")) is None
