@@ -117,6 +117,11 @@ def _olmo2(sizes: Sizes) -> Model:
     return Model(keys=_windowed_keys(sizes), tensors=tensors)
 
 
+def _exaone4(sizes: Sizes) -> Model:
+    tensors = _plain(sizes, "post_attention_norm", "post_ffw_norm", head_norms=True)
+    return Model(keys=_windowed_keys(sizes), tensors=tensors)
+
+
 def _gpt_oss(sizes: Sizes) -> Model:
     tensors = ends(sizes, output=True)
     for layer in range(sizes.layers):
@@ -188,6 +193,7 @@ ARCHITECTURES: dict[str, Callable[[Sizes], Model]] = {
     "cohere2": _cohere2,
     "deci": _deci,
     "deepseek2": _deepseek2,
+    "exaone4": _exaone4,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
     "gemma4": _gemma4,

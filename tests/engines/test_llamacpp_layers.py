@@ -113,7 +113,7 @@ GATED_DELTA_ELEMENTS = 3 * (4096 + 2 * 16 * 128) + 128 * 4096
             {**heads(1, 256), WINDOW: 512, PATTERN: 3},
             (windowed(8, 1, 512, 256), full(4, 1, 256)),
         ),
-        # A list of layers, where the engine reads one; elsewhere its rule holds.
+        # A list of layers instead of the rule, also one that is too short.
         (
             "step35",
             (4, 4096),
@@ -123,8 +123,8 @@ GATED_DELTA_ELEMENTS = 3 * (4096 + 2 * 16 * 128) + 128 * 4096
         (
             "gemma3",
             (6, 640),
-            {**heads(1), WINDOW: 512, PATTERN: [False] * 6},
-            (windowed(5, 1, 512), full(1, 1)),
+            {**heads(1), WINDOW: 512, PATTERN: [True, False, True]},
+            (windowed(2, 1, 512), full(4, 1)),
         ),
         (
             "newer",
@@ -132,6 +132,7 @@ GATED_DELTA_ELEMENTS = 3 * (4096 + 2 * 16 * 128) + 128 * 4096
             {**heads(1), WINDOW: 512, PATTERN: [True, True, False]},
             (windowed(2, 1, 512), full(1, 1)),
         ),
+        ("qwen3", (2, 640), {**heads(1), WINDOW: 512, PATTERN: [True, True]}, (full(2, 1),)),
         # Layers that use the cache of others.
         (
             "gemma3n",
@@ -313,7 +314,6 @@ def test_layers_that_no_model_has(groups_of, keys, sentence):
     [
         ("gemma3", {WINDOW: (1 << 30) + 1}, "which no model has"),
         ("gemma3", {WINDOW: 512, PATTERN: 1 << 30}, "which no model has"),
-        ("gemma4", {WINDOW: 512, PATTERN: [True]}, "has 1 values"),
         ("gemma4", {"attention__shared_kv_layers": 5}, "which no model has"),
         ("qwen3next", {"full_attention_interval": 0}, "which no model has"),
         ("qwen3next", {**STATE, "ssm__inner_size": 1 << 20, "ssm__state_size": 1 << 20}, "for each sequence"),

@@ -53,6 +53,17 @@ MODELS = {
     "gemma3": {"window": 1300, "layers": 14},
     "gemma3, without a window": {"keys": {"attention.sliding_window": 0}},
     "gemma3, another period": {"window": 1500, "keys": {"attention.sliding_window_pattern": 2}, "layers": 9},
+    "gemma3, with a list of layers": {
+        "window": 1300,
+        "layers": 9,
+        "keys": {"attention.sliding_window_pattern": [True, False, True, True, False, True, True]},
+    },
+    "qwen3, with a list that counts for nothing": {
+        "keys": {"attention.sliding_window": 700, "attention.sliding_window_pattern": [True] * 4},
+    },
+    "exaone4, small": {"window": 1300, "layers": 8},
+    "exaone4, large": {"window": 1300, "layers": 64, "embedding": 32, "heads": 1, "kv_heads": 1},
+    "lfm2, with windows": {"layers": 15, "keys": {"attention.sliding_window": 1300}},
     "gemma4": {"window": 1300, "layers": 11},
     "gpt-oss": {"window": 1300, "layers": 7},
     "cohere2": {"window": 1300, "layers": 9},
