@@ -30,11 +30,13 @@ class PressureTier(IntEnum):
 class Footprint:
     """Bytes of one loaded model, by what they are for.
 
-    ``weights_bytes`` as the file stores them; ``repacked_weights_bytes`` are a second copy in an order
-    that is faster to compute with; ``kv_cache_bytes`` include recurrent state and the checkpoints of
-    models that cannot rewind; ``compute_bytes`` are the buffers of the computation, its output
-    included; ``process_bytes`` is the engine's process without any of these.
-    ``host_prompt_cache_bytes`` is the most that cache may grow to.
+    ``weights_bytes`` as the file stores them; ``repacked_weights_bytes`` in an order that is faster to
+    compute with: a second copy where the file is mapped, the only one where it is not.
+    ``kv_cache_bytes`` include recurrent state and, in estimates, the checkpoints of models that cannot
+    rewind, which an engine makes only while it serves; ``compute_bytes`` are the buffers of the
+    computation, its output included, in memory from the first whole micro-batch on; ``process_bytes``
+    is the engine's process without any of these. ``host_prompt_cache_bytes`` is the most that cache may
+    grow to.
     """
 
     weights_bytes: int

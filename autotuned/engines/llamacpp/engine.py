@@ -128,6 +128,7 @@ class LlamacppEngine:
         return LlamacppModel(
             incarnation_id=incarnation_id,
             shape=applied,
+            footprint=worker.log.buffers.footprint(applied, worker.process_id),
             worker=worker,
             requests=requests,
             prefix_files=prefix_files,

@@ -1,6 +1,7 @@
 """What a worker writes while it loads and serves, and what it tells of the load.
 
-``process`` adds every line; ``readiness`` reads phase and report from it; error messages quote it.
+``process`` adds every line; ``readiness`` reads phase and report from it, ``engine`` the buffers, and
+error messages quote it.
 Invariant: it holds a bounded number of lines of bounded length, however much the worker writes.
 """
 
@@ -10,6 +11,7 @@ import re
 from collections import deque
 
 from autotuned.core.model import LoadPhase
+from autotuned.engines.llamacpp.footprint import Buffers
 
 KEPT_LINES = 40
 LONGEST_LINE = 500
@@ -44,6 +46,7 @@ class WorkerLog:
         self.first_error = ""
         self.bytes_count = 0
         self.report: dict[str, str] = {}
+        self.buffers = Buffers()
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
 
     @property
@@ -70,6 +73,7 @@ class WorkerLog:
             if words in line:
                 self.phase = phase
         self.is_listening = _LISTENING in line
+        self.buffers.add(line)
         for pattern in _REPORTS:
             if match := pattern.search(line):
                 # Where layers differ, the first line is the one of the plain attention.

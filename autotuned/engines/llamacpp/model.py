@@ -15,6 +15,7 @@ import msgspec
 
 from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt
 from autotuned.core.generation import EngineEvent, PrefillProgress
+from autotuned.core.memory import Footprint
 from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import WrittenPrefix
 from autotuned.engines.llamacpp.body import (
@@ -69,12 +70,14 @@ class LlamacppModel:
         *,
         incarnation_id: str,
         shape: LoadShape,
+        footprint: Footprint,
         worker: WorkerProcess,
         requests: WorkerRequests,
         prefix_files: PrefixFiles,
     ) -> None:
         self._incarnation_id = incarnation_id
         self._shape = shape
+        self._footprint = footprint
         self._worker = worker
         self._requests = requests
         self._prefix_files = prefix_files
@@ -89,6 +92,11 @@ class LlamacppModel:
     def shape(self) -> LoadShape:
         """What the worker reported after the load."""
         return self._shape
+
+    @property
+    def footprint(self) -> Footprint:
+        """What the worker reported while it loaded, and the memory of its process after that."""
+        return self._footprint
 
     @property
     def process_id(self) -> int:
