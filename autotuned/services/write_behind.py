@@ -1,7 +1,8 @@
 """Writes values to storage in the background, so that nobody waits for a disk.
 
 ``services.learning`` and ``services.sessions`` hold one each. Invariant: of each key the latest value
-is written, at most once in an interval, and what is left when it closes is written then.
+is written, at most once in an interval, and what is left when it closes is written then; what cannot be
+written waits in bounded memory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Generic, TypeVar
 
 from autotuned.core.errors import AutotuneError
 from autotuned.log import fields
+
+# Values that wait for a disk that has no room.
+MOST_WAITING = 1024
 
 T = TypeVar("T")
 
@@ -36,6 +40,8 @@ class WriteBehind(Generic[T]):
     def put(self, key: str, value: T) -> None:
         """Remembers to write; never waits."""
         self._dirty[key] = value
+        if len(self._dirty) > MOST_WAITING:
+            del self._dirty[next(iter(self._dirty))]
         if self._task is None and not self._closing.is_set():
             self._task = asyncio.create_task(self._run(), name=f"write {self._what}")
 
