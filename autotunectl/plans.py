@@ -99,16 +99,13 @@ def given_up_text(level: int) -> str:
 
 
 def footprint_text(footprint: plan_pb2.Footprint) -> str:
-    """The sum and its parts, in one line."""
+    """What is taken and its parts, in one line."""
     parts = [
         f"{format_bytes(getattr(footprint, field))} {name}"
         for name, field in _PARTS
         if getattr(footprint, field)
     ]
-    text = f"{format_amount(_taken_bytes(footprint))}: {', '.join(parts)}"
-    if footprint.host_prompt_cache_bytes:
-        text += f"; a prompt cache may add {format_bytes(footprint.host_prompt_cache_bytes)}"
-    return text
+    return f"{format_amount(_taken_bytes(footprint))}: {', '.join(parts)}"
 
 
 def _taken_bytes(footprint: plan_pb2.Footprint) -> int:

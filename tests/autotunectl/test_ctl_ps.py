@@ -25,8 +25,7 @@ def test_ps_verbose_says_why():
     text = ps.render([running_model()], START_TIME.seconds, verbose=True)
     assert text.split("\n\n")[1] == (
         "pocket:\n"
-        "  memory   34.2 MiB: 2.2 MiB weights, 2.0 MiB KV cache, 10.0 MiB computation, 20.0 MiB process; "
-        "a prompt cache may add 1.0 MiB\n"
+        "  memory   34.2 MiB: 2.2 MiB weights, 2.0 MiB KV cache, 10.0 MiB computation, 20.0 MiB process\n"
         "  cache    Q8_0 keys and F16 values, flash attention\n"
         "  batches  512 tokens, 256 at once\n"
         "  weights  mapped from the file\n"

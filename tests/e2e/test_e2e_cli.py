@@ -179,7 +179,11 @@ def test_without_a_daemon_what_only_looks_starts_none(fresh):
         fresh("ps").stderr
         == 'No daemon is running, so no model is in memory; "autotunectl chat" starts one.\n'
     )
-    assert fresh.json("ps") == {"daemon_running": False, "running_models": []}
+    assert fresh.json("ps") == {
+        "daemon_running": False,
+        "running_models": [],
+        "pressure_tier": None,
+    }
     assert fresh("status").returncode == 3
     assert fresh("version").stdout == f"autotunectl  {__version__}\nautotuned    not running\n"
     assert fresh("unload", "pocket").stdout == "pocket was not in memory.\n"
@@ -274,10 +278,10 @@ def test_options_have_their_effect(ctl):
         (["unload", "poket"], 4, "MODEL_NOT_FOUND", 'There is no model "poket"'),
         (["chat", "--temperature", "nan", "hi"], 5, "FIELD_INVALID", "temperature"),
         (["chat", "--temperature", "-1", "hi"], 5, "FIELD_INVALID", "temperature"),
-        (["chat", "--max-tokens", "0", "hi"], 5, "FIELD_INVALID", "max_reply_tokens"),
+        (["chat", "--max-tokens", "0", "hi"], 5, "FIELD_INVALID", "--max-tokens"),
         (["chat", "--max-tokens", "9" * 30, "hi"], 5, "FIELD_INVALID", "request"),
         (["chat", "--context", "99999", "hi"], 5, "FIELD_INVALID", "8,192"),
-        (["load", "pocket", "--context", "-1"], 5, "FIELD_INVALID", "context_tokens"),
+        (["load", "pocket", "--context", "-1"], 5, "FIELD_INVALID", "--context"),
         (["chat", "a \udcff b"], 5, "FIELD_INVALID", "lone surrogate"),
     ],
 )

@@ -38,7 +38,7 @@ def free_port():
 def alike(text):
     """Without what differs from run to run: numbers with their units, and widths of columns."""
     text = re.sub(r"\d[\d.,]*", "#", text)
-    text = re.sub(r"# ?(µs|ms|s|min)\b", "#", text)
+    text = re.sub(r"# ?(µs|ms|s|min|[KMGT]iB)\b", "#", text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
