@@ -236,13 +236,24 @@ GATED_DELTA_ELEMENTS = 3 * (4096 + 2 * 16 * 128) + 128 * 4096
             heads(8, 128, 64),
             (recurrent(7, 128 * 128 * 64), full(1, 8)),
         ),
-        # Prediction layers behind the trunk are in its cache, or not.
-        ("glm4moe", (47, 4096), {**heads(8), "nextn_predict_layers": 1}, (full(47, 8),)),
+        # Layers that predict further tokens have a place in the caches of most hybrids alone.
+        (
+            "glm4moe",
+            (47, 4096),
+            {**heads(8), "nextn_predict_layers": 1},
+            (full(46, 8), LayerGroup(layers_count=1)),
+        ),
         (
             "mimo2",
             (3, 4096),
             {**heads(8), "nextn_predict_layers": 1, WINDOW: 128, PATTERN: [True, False, False]},
             (windowed(1, 8, 128), full(1, 8), LayerGroup(layers_count=1)),
+        ),
+        (
+            "granitehybrid",
+            (3, 2048),
+            {**heads([0, 2, 2]), **STATE, "nextn_predict_layers": 1},
+            (recurrent(1, GATED_DELTA_ELEMENTS), full(2, 2)),
         ),
         # Sparse attention keeps keys of its indexer too.
         (

@@ -79,6 +79,19 @@ MODELS = {
     "lfm2": {"layers": 9, "embedding": 512, "head_length": 128},
     "nemotron_h": {"layers": 12},
     "qwen3next": {"layers": 9},
+    "qwen3, with layers that predict": {"keys": {"nextn_predict_layers": 2, "block_count": 6}},
+    "qwen3next, with a layer that predicts": {
+        "layers": 12,
+        "keys": {"nextn_predict_layers": 1, "block_count": 13},
+    },
+    "granitehybrid, with a layer that predicts": {
+        "layers": 3,
+        "keys": {
+            "nextn_predict_layers": 1,
+            "block_count": 4,
+            "attention.head_count_kv": [0, 0, 2, 2],
+        },
+    },
 }
 
 

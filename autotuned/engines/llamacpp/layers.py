@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from autotuned.core.model import LayerGroup
 from autotuned.engines.llamacpp.metadata import MAX_LAYERS, Metadata
 from autotuned.engines.llamacpp.recurrent import (
+    attends_behind_trunk,
     has_both,
     recurrent_elements,
     recurrent_layers,
@@ -25,20 +26,6 @@ MAX_LOOPS = 64
 MAX_TOKEN_ELEMENTS = 1 << 26
 MAX_SEQUENCE_ELEMENTS = 1 << 33
 
-# Layers that predict further tokens lie behind the trunk. Here they have no place in its cache.
-_TRUNK_ALONE = {
-    "deepseek32",
-    "deepseek4",
-    "dots3note",
-    "glm-dsa",
-    "hy_v3",
-    "mimo2",
-    "minimax-01",
-    "qwen35",
-    "qwen35moe",
-    "qwen3next",
-    "step35",
-}
 # Sparse attention: beside its keys a layer keeps those of an indexer.
 _INDEXED = {"deepseek32", "dots3note", "glm-dsa"}
 _GEMMA3N_OWN_KV_LAYERS = 20
@@ -86,7 +73,8 @@ def _layers(metadata: Metadata, layers_count: int) -> list[LayerGroup]:
     recurrent = recurrent_layers(metadata, heads.kv_heads, trunk_count)
     elements = recurrent_elements(metadata, heads.first_heads, heads.key_length) if any(recurrent) else 0
     stateless = without_state(metadata, layers_count)
-    own_kv_count = _own_kv_count(metadata, layers_count, trunk_count)
+    own_kv_count = layers_count if attends_behind_trunk(metadata, recurrent) else trunk_count
+    own_kv_count = min(own_kv_count, _own_kv_count(metadata, layers_count))
     keeps_both = has_both(metadata, heads.kv_heads)
     layers = []
     for layer in range(layers_count):
@@ -132,13 +120,13 @@ def _heads(metadata: Metadata, layers_count: int) -> _Heads:
     )
 
 
-def _own_kv_count(metadata: Metadata, layers_count: int, trunk_count: int) -> int:
-    """So many first layers have a cache of their own; those behind them read it, or are not run."""
+def _own_kv_count(metadata: Metadata, layers_count: int) -> int:
+    """So many first layers have a cache of their own; those behind them read it."""
     if metadata.architecture == "gemma3n":
         return _GEMMA3N_OWN_KV_LAYERS
     if metadata.architecture == "gemma4":
         return layers_count - metadata.number("attention.shared_kv_layers", 0, most=layers_count)
-    return trunk_count if metadata.architecture in _TRUNK_ALONE else layers_count
+    return layers_count
 
 
 def _bound(metadata: Metadata, groups: tuple[LayerGroup, ...]) -> None:

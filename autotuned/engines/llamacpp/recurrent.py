@@ -54,6 +54,14 @@ def has_both(metadata: Metadata, kv_heads: Sequence[int]) -> bool:
     return not known and any(kv_heads)
 
 
+def attends_behind_trunk(metadata: Metadata, recurrent: Sequence[bool]) -> bool:
+    """Whether layers that predict further tokens, behind the trunk, have a place in its cache.
+
+    llama.cpp leaves them out, but where a hybrid gives one to every layer that is not recurrent.
+    """
+    return any(recurrent) and metadata.architecture not in _BY_INTERVAL
+
+
 def without_state(metadata: Metadata, layers_count: int) -> tuple[bool, ...]:
     """Which layers are feed-forward alone and have no place in any cache."""
     if metadata.architecture not in _BY_HEADS_AND_FEED_FORWARD:
