@@ -34,7 +34,6 @@ from autotuned.core.chat import (
     ToolResultPart,
 )
 from autotuned.core.errors import FieldInvalid, Unsupported
-from autotuned.engines.llamacpp.continuation import going_on
 
 CHAT_TARGET = "/v1/chat/completions"
 COUNT_CHAT_TARGET = "/v1/chat/completions/input_tokens"
@@ -71,7 +70,6 @@ SLOTS_CALL = Call(SLOTS_TARGET, b"", "GET")
 
 def generation_call(request: GenerationRequest) -> Call:
     """The call that streams this generation. Raises ``FieldInvalid`` and ``Unsupported``."""
-    request = going_on(request)
     # With progress the engine looks between batches whether the client is still there.
     body: _Json = {"stream": True, "return_progress": True, "cache_prompt": True}
     if isinstance(request.input, RawPrompt):
