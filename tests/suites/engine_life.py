@@ -29,6 +29,9 @@ from tests.suites.engine_case import (
     until_idle,
 )
 
+# Loads of which at least one is slow enough to be cancelled.
+LOADS = 5
+
 
 class EngineLife(OneModel):
     """One part of ``EngineSuite``."""
@@ -154,17 +157,23 @@ class EngineLife(OneModel):
 
     @pytest.mark.parametrize("phase", [LoadPhase.STARTING, LoadPhase.READING_WEIGHTS, LoadPhase.ALLOCATING])
     async def test_a_load_can_be_cancelled_in_every_phase(self, case, phase):
-        reached = asyncio.Event()
+        for _ in range(LOADS):
+            reached = asyncio.Event()
 
-        def notice(progress):
-            if progress.phase is phase:
-                reached.set()
+            def notice(progress, reached=reached):
+                if progress.phase is phase:
+                    reached.set()
 
-        task = asyncio.create_task(case.engine.load(case.entry, case.shape, notice))
-        await reached.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+            task = asyncio.create_task(case.engine.load(case.entry, case.shape, notice))
+            await reached.wait()
+            task.cancel()
+            try:
+                model = await task
+            except asyncio.CancelledError:
+                return
+            # On a busy machine all phases may be seen at once, when the load is over.
+            await model.unload()
+        pytest.fail(f"{LOADS} loads were over before they could be cancelled")
 
     # The end.
 

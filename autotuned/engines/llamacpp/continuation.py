@@ -1,8 +1,8 @@
-"""A reply that goes on: the prompt ends with what has been said of it so far.
+"""A reply that was begun elsewhere and goes on: from ``reply_so_far`` to a prompt that ends with it.
 
-``body`` calls it for every request. The engine continues a conversation whose last message is the
-assistant's, and yields what is new alone. Invariant: what it would lose by starting anew after a text (a
-grammar that is half way through, a gap to fill) is refused.
+``model`` asks before each generation and each prefill. The engine adds the text of a last assistant
+message to the prompt as it is, so that the model sees what it had written, and answers with new text.
+Invariant: what goes on is what an uncut reply would have been, or it is refused.
 """
 
 from __future__ import annotations
@@ -14,43 +14,56 @@ from autotuned.core.chat import (
     GenerationRequest,
     Message,
     RawPrompt,
+    ReasoningEffort,
     ResponseFormatKind,
     Role,
     TextPart,
-    ToolCallPart,
 )
 from autotuned.core.errors import Unsupported
 
 
-def going_on(request: GenerationRequest) -> GenerationRequest:
-    """The request with the reply so far as the end of its prompt. Raises ``Unsupported``."""
+def with_reply_so_far(request: GenerationRequest, *, model_thinks: bool) -> GenerationRequest:
+    """The request with its reply so far as the end of its prompt. Raises ``Unsupported``."""
     if not request.reply_so_far:
         return request
+    if obstacle := _obstacle(request, model_thinks=model_thinks):
+        raise Unsupported(f"A reply {obstacle} cannot go on after it was cut; send the request again.")
+    return replace(request, input=_continued(request.input, request.reply_so_far), reply_so_far="")
+
+
+def _obstacle(request: GenerationRequest, *, model_thinks: bool) -> str:
+    """Why the engine would not go on as it had begun; "" where it would.
+
+    Parsers of tools and grammars of formats begin anew with the new text, a thought is not part of the
+    prompt, and a stop sequence is looked for in new text alone.
+    """
+    if isinstance(request.input, ChatInput) and request.input.tools:
+        return "with tools"
+    if request.response_format.kind is not ResponseFormatKind.TEXT:
+        return "with a response format"
     if isinstance(request.input, RawPrompt):
-        return replace(request, input=_raw(request.input, request.reply_so_far), reply_so_far="")
-    if request.input.tools or request.response_format.kind is not ResponseFormatKind.TEXT:
-        raise Unsupported(
-            "This engine cannot go on with a reply that has tools or a response format; ask for all of it."
-        )
-    return replace(request, input=_chat(request.input, request.reply_so_far), reply_so_far="")
+        if request.input.suffix:
+            return "with a suffix"
+    elif model_thinks and request.reasoning_effort is not ReasoningEffort.NONE:
+        return "of a model that thinks first"
+    if any(_is_begun(sequence, request.reply_so_far) for sequence in request.stop_sequences):
+        return "that ends within a stop sequence"
+    return ""
 
 
-def _raw(prompt: RawPrompt, reply: str) -> RawPrompt:
-    if prompt.suffix:
-        raise Unsupported("This engine cannot go on filling a gap; ask for all of it.")
-    return RawPrompt(prompt.prompt + reply)
+def _is_begun(sequence: str, text: str) -> bool:
+    return any(text.endswith(sequence[:length]) for length in range(1, len(sequence)))
 
 
-def _chat(chat: ChatInput, reply: str) -> ChatInput:
-    """The engine takes one message of the assistant at the end: what the client began counts as its start."""
-    begun = chat.messages[-1] if chat.messages else None
-    if begun is None or begun.role is not Role.ASSISTANT:
-        return replace(chat, messages=(*chat.messages, Message(Role.ASSISTANT, (TextPart(reply),))))
-    if any(isinstance(part, ToolCallPart) for part in begun.parts):
-        raise Unsupported("This engine cannot go on with a message that calls a tool; ask for all of it.")
-    last = begun.parts[-1] if begun.parts else None
-    if isinstance(last, TextPart):
-        parts = (*begun.parts[:-1], TextPart(last.text + reply))
-    else:
-        parts = (*begun.parts, TextPart(reply))
-    return replace(chat, messages=(*chat.messages[:-1], replace(begun, parts=parts)))
+def _continued(prompt: ChatInput | RawPrompt, reply: str) -> ChatInput | RawPrompt:
+    if isinstance(prompt, RawPrompt):
+        return replace(prompt, prompt=prompt.prompt + reply)
+    last = prompt.messages[-1] if prompt.messages else None
+    if last is None or last.role is not Role.ASSISTANT:
+        begun = Message(Role.ASSISTANT, (TextPart(reply),))
+        return replace(prompt, messages=(*prompt.messages, begun))
+    # The client had begun the answer itself.
+    if len(last.parts) != 1 or not isinstance(last.parts[0], TextPart):
+        raise Unsupported("A begun answer of several parts cannot go on after it was cut; send one text.")
+    begun = Message(Role.ASSISTANT, (TextPart(last.parts[0].text + reply),))
+    return replace(prompt, messages=(*prompt.messages[:-1], begun))

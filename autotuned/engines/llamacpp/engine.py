@@ -129,6 +129,7 @@ class LlamacppEngine:
             incarnation_id=incarnation_id,
             shape=applied,
             footprint=worker.log.buffers.footprint(applied, worker.process_id),
+            model_thinks=entry.facts.thinks,
             worker=worker,
             requests=requests,
             prefix_files=prefix_files,

@@ -27,6 +27,7 @@ from autotuned.engines.llamacpp.body import (
     restore_call,
     save_call,
 )
+from autotuned.engines.llamacpp.continuation import with_reply_so_far
 from autotuned.engines.llamacpp.events import ChatReader, PromptReader, problem_in
 from autotuned.engines.llamacpp.prefix_file import PrefixFiles
 from autotuned.engines.llamacpp.process import WorkerProcess
@@ -71,6 +72,7 @@ class LlamacppModel:
         incarnation_id: str,
         shape: LoadShape,
         footprint: Footprint,
+        model_thinks: bool,
         worker: WorkerProcess,
         requests: WorkerRequests,
         prefix_files: PrefixFiles,
@@ -78,6 +80,7 @@ class LlamacppModel:
         self._incarnation_id = incarnation_id
         self._shape = shape
         self._footprint = footprint
+        self._model_thinks = model_thinks
         self._worker = worker
         self._requests = requests
         self._prefix_files = prefix_files
@@ -112,6 +115,7 @@ class LlamacppModel:
         self, request: GenerationRequest, conversation: str
     ) -> AsyncGenerator[EngineEvent, None]:
         """See ``LoadedModel.generate``."""
+        request = with_reply_so_far(request, model_thinks=self._model_thinks)
         async with aclosing(self._stream(request, generation_call(request), conversation)) as events:
             async for event in events:
                 yield event
@@ -120,6 +124,7 @@ class LlamacppModel:
         self, request: GenerationRequest, conversation: str
     ) -> AsyncGenerator[PrefillProgress, None]:
         """See ``LoadedModel.prefill``. The engine draws one token even so; it is dropped."""
+        request = with_reply_so_far(request, model_thinks=self._model_thinks)
         async with aclosing(self._stream(request, prefill_call(request), conversation)) as events:
             async for event in events:
                 if isinstance(event, PrefillProgress):
