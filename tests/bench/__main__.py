@@ -1,6 +1,6 @@
 """Runs every benchmark, or those that are named.
 
-python -m tests.bench [latency] [streaming] [footprint] [squeeze]
+python -m tests.bench [latency] [streaming] [footprint] [restart] [squeeze]
 
 ``tests.bench.soak`` runs by itself: it takes as long as one likes and ends well or not.
 """
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import footprint, latency, squeeze, streaming
+from tests.bench import footprint, latency, restart, squeeze, streaming
 from tests.bench.report import machine, save, show
 
 SECTIONS = {
     "latency": ("Added latency: time to first token", latency.measure),
     "streaming": ("Streaming ceiling: one stream, an engine that is not the limit", streaming.measure),
     "footprint": ("Footprint", footprint.measure),
+    "restart": ("Restart and growth of a long conversation: restored against recomputed", restart.measure),
     "squeeze": ("Memory gets short", squeeze.measure),
 }
 
