@@ -26,6 +26,7 @@ from autotuned.policy import sizing
 from autotuned.policy.capabilities import chat_refusal, refusal
 from autotuned.policy.profiles import PROFILES, reply_room
 from autotuned.policy.prompt import prompt_bytes
+from autotuned.services.beginnings import Beginnings
 from autotuned.services.generation import Generation
 from autotuned.services.learning import Learning
 from autotuned.services.mailbox import Mailbox
@@ -64,6 +65,7 @@ class Inference:
         self._learning = learning
         self._sessions = sessions
         self._prefixes = prefixes
+        self._beginnings = Beginnings()
         self._clock = clock
         self._turns: dict[str, Turns] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -182,6 +184,7 @@ class Inference:
             learning=self._learning,
             sessions=self._sessions,
             prefixes=self._prefixes,
+            beginnings=self._beginnings,
             clock=self._clock,
         )
 

@@ -6,6 +6,7 @@ of the request, its conversation is free again afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -19,7 +20,10 @@ from autotuned.services.prefixes import Prefixes
 
 
 class PrefixUse:
-    """A context manager. An engine without KV prefixes is given no conversation, and nothing is saved."""
+    """A context manager. An engine without KV prefixes is given no conversation, and nothing is saved.
+
+    ``known_by`` turns the name of a conversation into the one that the engine knows it by.
+    """
 
     def __init__(
         self,
@@ -29,12 +33,14 @@ class PrefixUse:
         entry: ModelEntry,
         loaded: LoadedModel,
         request: GenerationRequest,
+        known_by: Callable[[str], str],
     ) -> None:
         self._prefixes = prefixes
         self._engine = engine
         self._entry = entry
         self._loaded = loaded
         self._request = request
+        self._known_by = known_by
         self._chain: PrefixChain | None = None
         if engine.capabilities().kv_prefixes:
             self._chain = self._chain_of(request)
@@ -69,7 +75,9 @@ class PrefixUse:
         )
 
     def _chain_of(self, request: GenerationRequest) -> PrefixChain:
-        return self._prefixes.chain(request, self._entry, self._loaded, self._engine.version)
+        chain = self._prefixes.chain(request, self._entry, self._loaded, self._engine.version)
+        known_by = self._known_by(chain.conversation)
+        return chain if known_by == chain.conversation else replace(chain, conversation=known_by)
 
     async def __aexit__(
         self,

@@ -56,7 +56,7 @@ class Prewarm:
         if isinstance(request.input, ChatInput) and not request.input.messages and not request.input.tools:
             return
         first, counted_at = None, 0.0
-        async with self._context.prefix(lease.loaded, request) as prefix:
+        async with self._context.prewarmed_prefix(lease.loaded) as prefix:
             async with aclosing(lease.loaded.prefill(request, prefix.conversation)) as steps:
                 async for step in steps:
                     if first is None:

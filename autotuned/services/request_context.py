@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from autotuned.core.chat import GenerationRequest
+from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt
 from autotuned.core.generation import Usage
 from autotuned.core.model import ModelEntry
 from autotuned.core.plan import Need
 from autotuned.core.ports import Clock, Engine, LoadedModel
 from autotuned.policy.prompt import messages_count, prompt_bytes
+from autotuned.services.beginnings import Beginnings
 from autotuned.services.learning import Learning
 from autotuned.services.model_actor import ModelActor
 from autotuned.services.prefix_use import PrefixUse
@@ -33,6 +36,7 @@ class RequestContext:
     learning: Learning
     sessions: Sessions
     prefixes: Prefixes
+    beginnings: Beginnings
     clock: Clock
 
     @property
@@ -42,13 +46,11 @@ class RequestContext:
 
     def prefix(self, loaded: LoadedModel, request: GenerationRequest) -> PrefixUse:
         """The KV prefix of this request, or of the rest of it, on a lease."""
-        return PrefixUse(
-            prefixes=self.prefixes,
-            engine=self.engine,
-            entry=self.entry,
-            loaded=loaded,
-            request=request,
-        )
+        return self._prefix(loaded, request, self.beginnings.of_request)
+
+    def prewarmed_prefix(self, loaded: LoadedModel) -> PrefixUse:
+        """The KV prefix that a prewarm leaves for a request to come."""
+        return self._prefix(loaded, self.request, self.beginnings.of_prewarm)
 
     def counted(self, prompt_tokens: int) -> None:
         """The engine counted the prompt: its tokens per byte are learned."""
@@ -62,3 +64,18 @@ class RequestContext:
     def ended_turn(self, usage: Usage) -> None:
         """The reply is complete: the size of its session is learned."""
         self.sessions.ended_turn(self.request, self.digest, usage.prompt_tokens + usage.reply_tokens)
+
+    def _prefix(
+        self,
+        loaded: LoadedModel,
+        request: GenerationRequest,
+        known_by: Callable[[str, ChatInput | RawPrompt, str], str],
+    ) -> PrefixUse:
+        return PrefixUse(
+            prefixes=self.prefixes,
+            engine=self.engine,
+            entry=self.entry,
+            loaded=loaded,
+            request=request,
+            known_by=partial(known_by, loaded.incarnation_id, request.input),
+        )
