@@ -103,11 +103,16 @@ class Askers:
 
 
 def told_plan(residence: Residence, plan: Plan, asked: Acquisition) -> Plan:
-    """Whoever the load was planned for is told that plan; the others, that it holds them, too.
-
-    Why a model shrank is told to everybody until it is loaded again.
-    """
-    if residence.plan.action is PlanAction.SHRINK:
-        return replace(plan, reasons=plan.reasons + residence.plan.reasons)
+    """Whoever the load was planned for is told that plan; the others, that it holds them, too."""
     waited_for_it = residence.loaded_at_monotonic >= asked.asked_at
-    return residence.plan if waited_for_it and residence.need == asked.need else plan
+    planned_for_it = residence.need == asked.need and residence.plan.action is not PlanAction.SHRINK
+    return residence.plan if waited_for_it and planned_for_it else with_shrink(residence, plan)
+
+
+def with_shrink(residence: Residence | None, plan: Plan) -> Plan:
+    """Why a model shrank is told to everybody who uses it so, until it is loaded again."""
+    if residence is None or residence.plan.action is not PlanAction.SHRINK:
+        return plan
+    if plan.action is not PlanAction.REUSE:
+        return plan
+    return replace(plan, reasons=plan.reasons + residence.plan.reasons)

@@ -21,7 +21,7 @@ from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry, ModelState
 from autotuned.core.plan import LoadShape, Need, Plan, PlanAction
 from autotuned.core.ports import Clock, Engine
 from autotuned.log import fields
-from autotuned.services.askers import Acquisition, Askers, OnProgress, Unloading, told_plan
+from autotuned.services.askers import Acquisition, Askers, OnProgress, Unloading, told_plan, with_shrink
 from autotuned.services.changes import Change, Changes
 from autotuned.services.expiry import Expiry
 from autotuned.services.incarnations import Incarnations, KvKeeper
@@ -123,7 +123,7 @@ class ModelActor:
 
     def plan(self, need: Need, loaded: LoadShape | None) -> Plan:
         """What would be decided for this need by the latest reading, given this loaded shape."""
-        return self._planner.plan(need, loaded)
+        return with_shrink(self.residence, self._planner.plan(need, loaded))
 
     async def acquire(
         self, need: Need, on_progress: OnProgress, keep_alive_seconds: float | None = None
