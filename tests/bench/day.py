@@ -68,12 +68,12 @@ def measure() -> list[Row]:
         model = write_model(
             models / "day.gguf",
             "llama",
-            layers=6,
-            embedding=256,
-            heads=8,
-            kv_heads=8,
+            layers=2,
+            embedding=128,
+            heads=4,
+            kv_heads=4,
             head_length=64,
-            feed_forward=768,
+            feed_forward=384,
             train_context=TRAIN_CONTEXT_TOKENS,
         )
         planner = _planner(folder, steps)

@@ -15,6 +15,8 @@ SEED = 11
 REQUESTS = 200
 # Of every block of work: so many conversations of each kind.
 BLOCKS = 5
+# The block of work whose agent reads large files.
+LONG_BLOCK = 1
 TEXT = (
     "the cache holds keys and values of every token so that nothing is computed twice when a prompt goes on "
     "model server memory context request answer layer head batch slot load free page file read write time"
@@ -45,7 +47,7 @@ def day() -> list[Step]:
         conversations = [
             *(_editor(chance, f"{block}-editor-{number}") for number in range(2)),
             *(_chat(chance, f"{block}-chat-{number}") for number in range(2)),
-            _agent(chance, f"{block}-agent"),
+            _agent(chance, f"{block}-agent", longest_result=1500 if block == LONG_BLOCK else 300),
         ]
         mixed = list(_interleaved(chance, conversations))
         steps += [replace(mixed[0], rests_before=block > 0), *mixed[1:]]
@@ -81,12 +83,12 @@ def _chat(chance: random.Random, name: str) -> list[Step]:
     return steps
 
 
-def _agent(chance: random.Random, name: str) -> list[Step]:
+def _agent(chance: random.Random, name: str, longest_result: int) -> list[Step]:
     pieces: tuple[str, ...] = (_text(random.Random(SEED), 1200) + _text(chance, 60),)
     steps = []
     for _ in range(12):
         steps.append(Step("agent", name, pieces, reply_tokens=200))
-        pieces = (*pieces, _text(chance, 30), _text(chance, chance.randint(200, 1500)))
+        pieces = (*pieces, _text(chance, 30), _text(chance, chance.randint(longest_result // 7, longest_result)))
     return steps
 
 
