@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 from autotuned.core.memory import Footprint, MemoryReading, MemoryView, PressureTier, Resident
@@ -22,7 +23,9 @@ from autotuned.policy.pressure import next_tier
 from autotuned.services.lease import Choice, Residence
 
 # Under pressure a model leaves that nobody has used for so long: not in the pause between two turns.
-REST_SECONDS = 10.0
+REST_SECONDS: Mapping[PressureTier, float] = MappingProxyType(
+    {PressureTier.HIGH: 60.0, PressureTier.CRITICAL: 10.0}
+)
 EVICTIONS = "evictions"  # the code of the reason that names who leaves
 UNKNOWN = MemoryReading(total_bytes=0, available_bytes=0, swap_total_bytes=0, swap_free_bytes=0)
 
@@ -198,8 +201,9 @@ class Residency:
                 left += (model_id,)
 
     def _rests(self, tenant: Tenant) -> bool:
-        rested_seconds = self._clock.now() - tenant.last_used_at
-        return tenant.residence is not None and not tenant.is_busy and rested_seconds >= REST_SECONDS
+        if tenant.residence is None or tenant.is_busy:
+            return False
+        return self._clock.now() - tenant.last_used_at >= REST_SECONDS[self._pressure]
 
     def _promised_bytes(self, tenant: Tenant) -> int:
         """What a load under way, or a cache that may still grow, has not taken yet."""
