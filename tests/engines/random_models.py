@@ -26,7 +26,7 @@ STEP = 256
 def write_model(
     path: Path, architecture: str = "llama", *, weights: str = "F16", seed: int = 0, **sizes: Any
 ) -> Path:
-    """Writes a model and returns its path. ``weights`` is "F16", "F32" or "Q8_0" (matrices alone).
+    """Writes a model and returns its path. ``weights`` is "F16", "F32", "Q8_0" or "Q4_0" (matrices alone).
 
     ``sizes`` are fields of ``Sizes``, beside ``keys``: metadata that replaces what the architecture
     has ("attention.sliding_window": 100, below the architecture's name; None takes a key away).
@@ -126,8 +126,22 @@ def _add_tensor(
     if weights == "F16":
         writer.add_tensor(name, np.resize((drawn * np.float32(0.02)).astype(np.float16), count).reshape(rows))
         return
-    blocks = np.zeros(DRAWN // 32, np.dtype([("scale", "<f2"), ("values", "i1", 32)]))
-    blocks["scale"] = 0.02 / 32
-    blocks["values"] = np.clip(drawn * 32, -127, 127).astype(np.int8).reshape(-1, 32)
-    stored = np.resize(blocks, count // 32).view(np.uint8).reshape(*rows[:-1], rows[-1] // 32 * 34)
-    writer.add_tensor(name, stored, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    block_bytes, blocks = _blocks(drawn, weights)
+    stored = np.resize(blocks, count // 32).view(np.uint8)
+    stored = stored.reshape(*rows[:-1], rows[-1] // 32 * block_bytes)
+    writer.add_tensor(name, stored, raw_dtype=gguf.GGMLQuantizationType[weights])
+
+
+def _blocks(drawn: np.ndarray, weights: str) -> tuple[int, np.ndarray]:
+    """Bytes of a block, and blocks: 32 elements with one scale, in 8 bits or in 4 with an offset of 8."""
+    count = DRAWN // 32
+    values = np.clip(drawn * 32, -127, 127).astype(np.int8).reshape(-1, 32)
+    if weights == "Q8_0":
+        blocks = np.zeros(count, np.dtype([("scale", "<f2"), ("values", "i1", 32)]))
+        blocks["values"] = values
+    else:
+        blocks = np.zeros(count, np.dtype([("scale", "<f2"), ("values", "u1", 16)]))
+        halves = (values // 16 + 8).astype(np.uint8)
+        blocks["values"] = halves[:, :16] | (halves[:, 16:] << 4)
+    blocks["scale"] = 0.02 / 32 if weights == "Q8_0" else 0.02 / 2
+    return blocks.dtype.itemsize, blocks

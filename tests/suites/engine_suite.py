@@ -6,10 +6,13 @@ A test file of an engine subclasses ``EngineSuite`` and gives it a fixture ``cas
 
 from tests.suites.engine_answers import EngineAnswers
 from tests.suites.engine_continuation import EngineContinuation
+from tests.suites.engine_footprint import EngineFootprint
 from tests.suites.engine_life import EngineLife
 from tests.suites.engine_prefixes import EnginePrefixes
 from tests.suites.engine_structure import EngineStructure
 
 
-class EngineSuite(EngineAnswers, EngineStructure, EngineLife, EnginePrefixes, EngineContinuation):
+class EngineSuite(
+    EngineAnswers, EngineStructure, EngineLife, EnginePrefixes, EngineContinuation, EngineFootprint
+):
     """The conformance suite. A subclass provides the fixture ``case``."""
