@@ -96,7 +96,7 @@ def started(request_id: str = "r1") -> wire.GenerateResponse:
         action=plan_pb2.PLAN_ACTION_REUSE,
         shape=plan_pb2.LoadShape(context_tokens=2048, slots_count=1),
         kv_cache_bytes=1024,
-        footprint=plan_pb2.Footprint(total_bytes=4096),
+        footprint=plan_pb2.Footprint(total_bytes=5096, host_prompt_cache_bytes=1000),
         reasons=[plan_pb2.PlanReason(code="bucket", text="2,048 tokens hold prompt and reply.")],
     )
     return wire.GenerateResponse(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from autotune.address import default_address, runtime_directory, socket_path
     from autotune.aio_client import AsyncClient
-    from autotune.chat import Reply, ReplyBuilder, chat_request, message
+    from autotune.chat import Reply, ReplyBuilder, chat_request, message, prewarm_request
     from autotune.client import Client
     from autotune.errors import (
         AddressInvalid,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "autotune.address": ("default_address", "runtime_directory", "socket_path"),
     "autotune.aio_client": ("AsyncClient",),
-    "autotune.chat": ("Reply", "ReplyBuilder", "chat_request", "message"),
+    "autotune.chat": ("Reply", "ReplyBuilder", "chat_request", "message", "prewarm_request"),
     "autotune.client": ("Client",),
     "autotune.errors": (
         "AddressInvalid",
@@ -116,6 +116,7 @@ __all__ = [
     "default_address",
     "ensure_daemon",
     "message",
+    "prewarm_request",
     "runtime_directory",
     "socket_path",
     "version_mismatch",

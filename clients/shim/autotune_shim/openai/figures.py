@@ -54,10 +54,15 @@ def autotune_object(started: wire.Started, timings: wire.Timings, profile: wire.
         "plan": {
             "action": plan_pb2.PlanAction.Name(started.plan.action).removeprefix("PLAN_ACTION_").lower(),
             "kv_cache_bytes": started.plan.kv_cache_bytes,
-            "memory_bytes": started.plan.footprint.total_bytes,
+            "memory_bytes": _taken_bytes(started.plan.footprint),
             "reasons": [{"code": reason.code, "text": reason.text} for reason in started.plan.reasons],
         },
     }
+
+
+def _taken_bytes(footprint: plan_pb2.Footprint) -> int:
+    """What the model takes whatever is asked: all but what its prompt cache may grow to."""
+    return footprint.total_bytes - footprint.host_prompt_cache_bytes
 
 
 def fingerprint(started: wire.Started) -> str:
