@@ -7,13 +7,12 @@ Invariant: what is expected never lies below what the request itself needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from math import ceil
 
-from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt, Role
+from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt, Role, TextPart
 from autotuned.core.learning import SessionSize
-from autotuned.policy.prefixes import conversation_name
 
 AGENT = "agent"
 CHAT = "chat"
@@ -27,6 +26,7 @@ TURN_TOKENS = 300
 MOST_UNKNOWN_TOKENS = 32_768
 _USUAL_SHARE = 0.9
 _NAME_BYTES = 16
+_SAMPLE_CHARACTERS = 256
 
 
 def kind(prompt: ChatInput | RawPrompt) -> str:
@@ -42,9 +42,11 @@ def kind(prompt: ChatInput | RawPrompt) -> str:
 def session_name(request: GenerationRequest, digest: str) -> str:
     """The name of a session: one client's conversation with one model.
 
-    Its turns share what ``prefixes.conversation_name`` names.
+    Its turns share tools, system prompt and first question. Of each text the length and both ends count,
+    so that the name costs microseconds, however long they are: where two sessions went by one name, one
+    size would be remembered for both.
     """
-    named = repr((digest, request.client, conversation_name(request.input)))
+    named = repr((digest, request.client, *_beginning(request.input)))
     return blake2b(named.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES).hexdigest()
 
 
@@ -65,3 +67,18 @@ def usual_tokens(sizes: Iterable[SessionSize]) -> int:
     """What nine of ten sessions stayed within (nearest rank); 0 where there were none."""
     largest = sorted(size.largest_tokens for size in sizes)
     return largest[ceil(len(largest) * _USUAL_SHARE) - 1] if largest else 0
+
+
+def _beginning(prompt: ChatInput | RawPrompt) -> Iterator[object]:
+    if isinstance(prompt, RawPrompt):
+        yield prompt.prompt[:_SAMPLE_CHARACTERS]
+        return
+    for tool in prompt.tools:
+        yield tool.name, len(tool.description), len(tool.parameters_json)
+    for message in prompt.messages:
+        for part in message.parts:
+            if isinstance(part, TextPart):
+                text = part.text
+                yield message.role, len(text), text[:_SAMPLE_CHARACTERS], text[-_SAMPLE_CHARACTERS:]
+        if message.role is Role.USER:
+            return

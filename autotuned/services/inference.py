@@ -25,7 +25,7 @@ from autotuned.log import fields
 from autotuned.policy import sizing
 from autotuned.policy.capabilities import chat_refusal, refusal
 from autotuned.policy.profiles import PROFILES, reply_room
-from autotuned.policy.prompt import prompt_bytes
+from autotuned.policy.prompt import messages_count, prompt_bytes
 from autotuned.services.beginnings import Beginnings
 from autotuned.services.generation import Generation
 from autotuned.services.learning import Learning
@@ -92,11 +92,8 @@ class Inference:
         Raises the errors that ``InferenceService.Generate`` documents.
         """
         actor = await self._models.actor(request.model)
-        self._refuse_at_once(request, actor.entry)
-        mailbox = Mailbox()
-        generation = Generation(
-            context=self._context(request, actor), turns=self._turns_of(actor.entry.id), mailbox=mailbox
-        )
+        context, mailbox = self._context(request, actor), Mailbox()
+        generation = Generation(context=context, turns=self._turns_of(actor.entry.id), mailbox=mailbox)
         task = asyncio.create_task(generation.run(), name=f"generate {generation.request_id}")
         self._running.add(task)
         task.add_done_callback(lambda _: self._ended(task, generation.record()))
@@ -115,7 +112,6 @@ class Inference:
         Raises the errors that ``InferenceService.Prewarm`` documents.
         """
         actor = await self._models.actor(request.model)
-        self._refuse_at_once(request, actor.entry)
         prewarm = Prewarm(self._context(request, actor))
         done = await self._turns_of(actor.entry.id).in_spare_time(prewarm.run)
         return prewarm.result(overtaken=not done)
@@ -123,7 +119,7 @@ class Inference:
     async def need(self, request: GenerationRequest) -> Need:
         """What a request needs of its model. Raises like ``Models.actor``."""
         actor = await self._models.actor(request.model)
-        return self._need(self._complete(request), _digest(actor.entry))
+        return self._need(self._complete(request), _digest(actor.entry), prompt_bytes(request.input))
 
     async def plan(
         self, request: GenerationRequest, prompt_tokens: int | None
@@ -152,7 +148,8 @@ class Inference:
             with lease:
                 return await lease.loaded.count_tokens(prompt), True
         counted = RawPrompt(prompt) if isinstance(prompt, str) else prompt
-        return self._learning.estimate(_digest(actor.entry), counted), False
+        size = prompt_bytes(counted)
+        return self._learning.estimate(_digest(actor.entry), size, messages_count(counted)), False
 
     def refuse_new_work(self) -> None:
         """The daemon stops: nothing starts any more, and who waits is sent away."""
@@ -174,10 +171,13 @@ class Inference:
             await asyncio.wait(self._records)
 
     def _context(self, request: GenerationRequest, actor: ModelActor) -> RequestContext:
-        complete, digest = self._complete(request), _digest(actor.entry)
+        """The request with everything around it. Raises for what can never be."""
+        complete, digest, size = self._complete(request), _digest(actor.entry), prompt_bytes(request.input)
+        self._refuse_at_once(request, actor.entry, size)
         return RequestContext(
             request=complete,
-            need=self._need(complete, digest),
+            prompt_bytes=size,
+            need=self._need(complete, digest, size),
             digest=digest,
             actor=actor,
             engine=self._models.engine_of(actor.entry),
@@ -196,23 +196,24 @@ class Inference:
             swap_policy=request.swap_policy or self._models.swap_policy,
         )
 
-    def _need(self, request: GenerationRequest, digest: str) -> Need:
+    def _need(self, request: GenerationRequest, digest: str, size: int) -> Need:
         profile = request.profile or ProfileName.BALANCED
+        prompt_tokens = self._learning.estimate(digest, size, messages_count(request.input))
         return Need(
-            prompt_tokens=0 if _is_empty(request.input) else self._learning.estimate(digest, request.input),
+            prompt_tokens=prompt_tokens,
             prompt_is_exact=False,
             reply_tokens=reply_room(request.max_reply_tokens, PROFILES[profile]),
-            session_tokens=self._sessions.expected_tokens(request, digest),
+            session_tokens=self._sessions.expected_tokens(request, digest, prompt_tokens),
             context_tokens=request.context_tokens,
             profile=profile,
             swap_policy=request.swap_policy or self._models.swap_policy,
         )
 
-    def _refuse_at_once(self, request: GenerationRequest, entry: ModelEntry) -> None:
+    def _refuse_at_once(self, request: GenerationRequest, entry: ModelEntry, size: int) -> None:
         template = entry.facts.chat_template if entry.facts else ""
         self._refuse(refusal(request, self._capabilities(entry), template), entry)
         facts = entry.facts
-        least_tokens = sizing.least_prompt_tokens(prompt_bytes(request.input))
+        least_tokens = sizing.least_prompt_tokens(size)
         if facts is not None and 0 < facts.train_context_tokens <= least_tokens:
             raise ContextTooLong(
                 prompt_tokens=least_tokens, context_tokens=facts.train_context_tokens, at_least=True

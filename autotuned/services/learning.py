@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 
-from autotuned.core.chat import ChatInput, RawPrompt
 from autotuned.core.errors import AutotuneError
 from autotuned.core.learning import Learned, MeasuredLoad
 from autotuned.core.memory import Footprint
@@ -18,7 +17,6 @@ from autotuned.core.ports import LearningStore
 from autotuned.log import fields
 from autotuned.policy import learning as policy
 from autotuned.policy import sizing
-from autotuned.policy.prompt import messages_count, prompt_bytes
 from autotuned.services.write_behind import WriteBehind
 
 WRITE_INTERVAL_SECONDS = 3.0
@@ -52,10 +50,10 @@ class Learning:
         """What is known of a model."""
         return self._known.get(digest, _NOTHING)
 
-    def estimate(self, digest: str, prompt: ChatInput | RawPrompt) -> int:
+    def estimate(self, digest: str, prompt_bytes: int, messages_count: int) -> int:
         """Tokens that a prompt probably has for a model."""
         return sizing.estimate_prompt_tokens(
-            prompt_bytes(prompt), messages_count(prompt), policy.tokens_per_byte(self.of(digest))
+            prompt_bytes, messages_count, policy.tokens_per_byte(self.of(digest))
         )
 
     def loaded(self, digest: str, shape: LoadShape, footprint: Footprint) -> None:

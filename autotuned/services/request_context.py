@@ -15,7 +15,7 @@ from autotuned.core.generation import Usage
 from autotuned.core.model import ModelEntry
 from autotuned.core.plan import Need
 from autotuned.core.ports import Clock, Engine, LoadedModel
-from autotuned.policy.prompt import messages_count, prompt_bytes
+from autotuned.policy.prompt import messages_count
 from autotuned.services.beginnings import Beginnings
 from autotuned.services.learning import Learning
 from autotuned.services.model_actor import ModelActor
@@ -26,9 +26,13 @@ from autotuned.services.sessions import Sessions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """One request with everything around it. ``digest`` names the model's content."""
+    """One request with everything around it. ``digest`` names the model's content.
+
+    ``prompt_bytes`` are what ``policy.prompt`` counts: once, since a conversation has hundreds of parts.
+    """
 
     request: GenerationRequest
+    prompt_bytes: int
     need: Need
     digest: str
     actor: ModelActor
@@ -54,8 +58,8 @@ class RequestContext:
 
     def counted(self, prompt_tokens: int) -> None:
         """The engine counted the prompt: its tokens per byte are learned."""
-        prompt = self.request.input
-        self.learning.counted(self.digest, prompt_bytes(prompt), prompt_tokens, messages_count(prompt))
+        messages = messages_count(self.request.input)
+        self.learning.counted(self.digest, self.prompt_bytes, prompt_tokens, messages)
 
     def prefilled(self, evaluated_tokens: int, seconds: float) -> None:
         """The engine evaluated so many tokens of a prompt: its speed is learned."""

@@ -70,15 +70,15 @@ class Sessions:
         """Writes what is not written yet."""
         await self._writes.close()
 
-    def expected_tokens(self, request: GenerationRequest, digest: str) -> int:
+    def expected_tokens(self, request: GenerationRequest, digest: str, prompt_tokens: int) -> int:
         """What the largest turn of this session will probably need; 0 for a chat, which grows as it goes.
 
+        ``prompt_tokens`` is the estimate of this request's prompt.
         The answer for one session stays the same until a request needs more than it.
         """
         if kind(request.input) != AGENT:
             return 0
         name = session_name(request, digest)
-        prompt_tokens = self._learning.estimate(digest, request.input)
         reply_tokens = reply_room(request.max_reply_tokens, PROFILES[request.profile or ProfileName.BALANCED])
         expected = self._expected.get(name, 0)
         if expected < prompt_tokens + reply_tokens:

@@ -11,6 +11,7 @@ from autotuned.core.chat import ChatInput, Message, RawPrompt, Role, TextPart, T
 from autotuned.core.errors import StorageFull
 from autotuned.core.learning import Learned
 from autotuned.core.memory import Footprint
+from autotuned.policy.prompt import messages_count, prompt_bytes
 from autotuned.services.learning import Learning
 from autotuned.services.write_behind import MOST_WAITING, WriteBehind
 from autotuned.storage.db import Database
@@ -169,11 +170,10 @@ async def test_after_a_prompt_was_counted_the_same_prompt_is_not_underestimated(
         ChatInput((Message(Role.USER, (TextPart("word " * 200),)),)),
         ChatInput((Message(Role.USER, (TextPart("go"),)),), tools),
     )
-    from autotuned.policy.prompt import messages_count, prompt_bytes
-
     for prompt in prompts:
         learning = Learning(store=NoStore())
-        counted = int(prompt_bytes(prompt) * 0.7)
-        learning.counted("a", prompt_bytes(prompt), counted, messages_count(prompt))
-        assert counted <= learning.estimate("a", prompt) <= counted + 1
+        size, messages = prompt_bytes(prompt), messages_count(prompt)
+        counted = int(size * 0.7)
+        learning.counted("a", size, counted, messages)
+        assert counted <= learning.estimate("a", size, messages) <= counted + 1
         await learning.close()

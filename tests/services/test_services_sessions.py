@@ -43,6 +43,13 @@ def loop(question, turns=1, client="editor", **changes):
     )
 
 
+PROMPT_TOKENS = 100
+
+
+def expected_tokens(house, request, digest=DIGEST, prompt_tokens=PROMPT_TOKENS):
+    return house.sessions.expected_tokens(request, digest, prompt_tokens)
+
+
 class House:
     def __init__(self, database):
         self.clock = HandClock()
@@ -76,20 +83,19 @@ def run_loop(house, question, turns, tokens_a_turn, client="editor"):
     expected = []
     for turn in range(1, turns + 1):
         request = loop(question, turn, client)
-        expected.append(house.sessions.expected_tokens(request, DIGEST))
+        expected.append(expected_tokens(house, request, DIGEST))
         house.sessions.ended_turn(request, DIGEST, 500 + turn * tokens_a_turn)
     return expected
 
 
 async def test_a_chat_is_expected_to_need_nothing_beyond_itself(house):
     request = replace(loop("Hello"), input=ChatInput((Message(Role.USER, (TextPart("Hello"),)),)))
-    assert house.sessions.expected_tokens(request, DIGEST) == 0
+    assert expected_tokens(house, request, DIGEST) == 0
 
 
 async def test_a_first_loop_is_sized_by_the_default_for_all_of_its_turns(house):
     first, *others = run_loop(house, "Fix the bug.", turns=20, tokens_a_turn=100)
-    estimate = house.learning.estimate(DIGEST, loop("Fix the bug.").input)
-    assert first == estimate + 20 * 300 + 512
+    assert first == PROMPT_TOKENS + 20 * 300 + 512
     assert set(others) == {first}
 
 
@@ -101,18 +107,16 @@ async def test_the_next_loop_is_sized_by_what_the_first_came_to(house):
 async def test_loops_of_another_client_or_model_say_nothing(house):
     run_loop(house, "Fix the bug.", turns=20, tokens_a_turn=400)
     other = loop("Fix the bug.", client="another")
-    estimate = house.learning.estimate(DIGEST, other.input)
-    assert house.sessions.expected_tokens(other, DIGEST) == estimate + 20 * 300 + 512
-    assert house.sessions.expected_tokens(loop("Fix the bug."), "another digest") == estimate + 6000 + 512
+    assert expected_tokens(house, other, DIGEST) == PROMPT_TOKENS + 20 * 300 + 512
+    assert expected_tokens(house, loop("Fix the bug."), "another digest") == PROMPT_TOKENS + 6000 + 512
 
 
 async def test_a_loop_that_outgrows_what_was_expected_is_sized_anew_once(house):
     run_loop(house, "Fix the bug.", turns=2, tokens_a_turn=100)
-    assert house.sessions.expected_tokens(loop("Another."), DIGEST) == 700
-    longer = loop("Another.", turns=10)
-    now = house.learning.estimate(DIGEST, longer.input) + 512
-    assert house.sessions.expected_tokens(longer, DIGEST) == now + 6000
-    assert house.sessions.expected_tokens(loop("Another.", turns=11), DIGEST) == now + 6000
+    assert expected_tokens(house, loop("Another."), DIGEST) == 700
+    longer, still_longer = loop("Another.", turns=10), loop("Another.", turns=11)
+    assert expected_tokens(house, longer, prompt_tokens=1000) == 1000 + 6000 + 512
+    assert expected_tokens(house, still_longer, prompt_tokens=1100) == 1000 + 6000 + 512
 
 
 async def test_what_sessions_came_to_becomes_the_usual_context_of_the_model(house):
@@ -130,8 +134,8 @@ async def test_sessions_survive_a_restart_unless_they_are_old(house, database):
         again.clock.seconds = house.clock.seconds + age_seconds
         await again.sessions.open()
         request = loop("Another.")
-        default = again.learning.estimate(DIGEST, request.input) + 6000 + 512
-        assert again.sessions.expected_tokens(request, DIGEST) == (expected or default)
+        default = PROMPT_TOKENS + 6000 + 512
+        assert expected_tokens(again, request, DIGEST) == (expected or default)
         await again.close()
 
 
@@ -149,7 +153,7 @@ async def test_memory_is_bounded_whatever_clients_send(house, monkeypatch):
     for digest in range(5):
         for number in range(20):
             request = loop(f"Question {number}.")
-            house.sessions.expected_tokens(request, str(digest))
+            expected_tokens(house, request, str(digest))
             house.sessions.ended_turn(request, str(digest), 100)
     assert list(house.sessions._sizes) == ["2", "3", "4"]
     assert {len(sizes) for sizes in house.sessions._sizes.values()} == {5}
