@@ -10,9 +10,11 @@ import psutil
 import pytest
 
 from autotuned.core.errors import WouldSwap
-from autotuned.core.memory import MemoryReading, SwapPolicy
+from autotuned.core.memory import MemoryReading, PressureTier, SwapPolicy
+from autotuned.core.model import ModelState
 from autotuned.core.plan import PlanAction
 from autotuned.hardware.probe import PsutilMachine
+from tests.engines.random_models import write_large_llama
 from tests.examples import DEFAULTS
 from tests.services.real_house import chat, finished, real_house, started
 
@@ -26,8 +28,10 @@ LONG = "The lighthouse keeper wrote down the wind, the ships and the weather. " 
 class SmallMachine(PsutilMachine):
     """A machine whose memory is small; what real workers take of it is read from the system."""
 
-    def __init__(self, models):
+    def __init__(self, models, total_bytes=TOTAL_BYTES):
         super().__init__()
+        self.total_bytes = total_bytes
+        self.others_bytes = 0
         self._models = models
 
     async def read_memory(self):
@@ -37,8 +41,8 @@ class SmallMachine(PsutilMachine):
             if actor.residence is not None
         )
         return MemoryReading(
-            total_bytes=TOTAL_BYTES,
-            available_bytes=max(0, TOTAL_BYTES - taken_bytes),
+            total_bytes=self.total_bytes,
+            available_bytes=max(0, self.total_bytes - self.others_bytes - taken_bytes),
             swap_total_bytes=0,
             swap_free_bytes=0,
         )
@@ -109,6 +113,29 @@ async def test_no_keep_alive_ends_the_worker_after_the_use(house):
         await (await house.models.actor("first")).settle()
     assert loaded(house) == set()
     assert not psutil.pid_exists(lease.loaded.process_id)
+
+
+async def test_under_critical_pressure_a_model_shrinks_and_goes_on_with_what_it_knew(tmp_path):
+    defaults = replace(DEFAULTS, prompt_cache_share=0.0, kv_cache="f16")
+    async with real_house(tmp_path, defaults=defaults) as house:
+        write_large_llama(tmp_path / "data" / "models" / "large.gguf", parameters_count=40_000_000)
+        machine = SmallMachine(house.models, total_bytes=2048 * MIB)
+        house.residency._machine = machine
+        before = started(await ask(house, "large", LONG[:2_000], context_tokens=8192))
+        actor = await house.models.actor("large")
+        large = actor.residence.loaded
+        machine.others_bytes = 1600 * MIB
+        await house.residency.relieve()
+        assert house.residency.pressure is PressureTier.CRITICAL
+        assert actor.state is ModelState.DRAINING
+        assert await large.wait_gone()  # it was idle, so it shrinks at once
+        after = started(await ask(house, "large", LONG[:2_000]))
+        assert after.plan.action is PlanAction.REUSE
+        assert after.plan.shape.context_tokens < before.plan.shape.context_tokens
+        assert "shrunk" in {reason.code for reason in after.plan.reasons}
+        assert after.cached_tokens > 0.9 * after.prompt_tokens
+        shrunk_by = large.footprint.total_bytes - actor.residence.loaded.footprint.total_bytes
+        assert shrunk_by > 200 * MIB
 
 
 async def test_lists_tell_how_each_model_would_fit(house):
