@@ -16,29 +16,10 @@ from autotuned.core.generation import (
     ToolCallDelta,
     Usage,
 )
-from autotuned.engines.llamacpp.engine import LlamacppModel
 from tests.engines.scripted_server import HANG, HEAD, LAST_CHUNK, event, plain, scripted_server
+from tests.engines.scripted_worker import ScriptedWorker, scripted_model
 from tests.engines.shapes import SHAPE
 from tests.suites.engine_case import WEATHER, answer, ask
-
-
-class ScriptedWorker:
-    """A worker whose process is of no interest."""
-
-    def __init__(self, socket_path):
-        self.socket_path = socket_path
-        self.process_id = 0
-        self.killed_because = None
-
-    @property
-    def is_gone(self):
-        return self.killed_because is not None
-
-    def kill(self, cause):
-        self.killed_because = cause
-
-    async def gone_within(self, seconds):
-        return self.killed_because
 
 
 @pytest.fixture
@@ -47,10 +28,8 @@ def worker(paths):
 
 
 @pytest.fixture
-def model(worker):
-    return LlamacppModel(
-        incarnation_id="one", model_id="pocket", shape=SHAPE, worker=worker, silence_seconds=0.2
-    )
+def model(worker, paths):
+    return scripted_model(worker, paths.prefixes, SHAPE)
 
 
 async def replay(model, worker, *chunks, request=None):

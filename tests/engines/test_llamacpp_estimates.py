@@ -23,7 +23,7 @@ MODELS = {
     "falcon-h1, with recurrent state": (
         "falcon-h1",
         "Q8_0",
-        {"layers": 4, "heads": 10, "feed_forward": 1280},
+        {"layers": 6, "heads": 10, "feed_forward": 1280},
     ),
 }
 FIRST = shape(context_tokens=1024, batch_tokens=256, micro_batch_tokens=256)
