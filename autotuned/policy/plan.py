@@ -104,7 +104,11 @@ def _refuse_impossible(need: Need, ceiling: int) -> None:
         raise FieldInvalid("context_tokens", reasons.context_above(need.context_tokens, ceiling))
     context = ceiling if need.context_tokens is None else need.context_tokens
     if need.prompt_is_exact and need.prompt_tokens >= context:
-        raise ContextTooLong(prompt_tokens=need.prompt_tokens, context_tokens=context)
+        raise ContextTooLong(
+            prompt_tokens=need.prompt_tokens,
+            context_tokens=context,
+            possible_context_tokens=ceiling if need.prompt_tokens < ceiling else 0,
+        )
 
 
 def _keep(situation: Situation, loaded: LoadShape, why: tuple[Reason, ...]) -> Plan:

@@ -36,19 +36,24 @@ from tests.examples import DEFAULTS
 GREEDY = Sampling(temperature=0.0)
 
 
-class SystemClock(Clock):
+class MovableClock(Clock):
+    """The real time, and as many seconds as a test wants."""
+
+    def __init__(self):
+        self.ahead_seconds = 0.0
+
     def now(self):
-        return time.time()
+        return time.time() + self.ahead_seconds
 
     def monotonic(self):
-        return time.monotonic()
+        return time.monotonic() + self.ahead_seconds
 
 
 class RealHouse:
     """Everything but the wire. ``requests`` are the records so far."""
 
-    def __init__(self, *, database, engine, prefixes, defaults, queue, interval_seconds):
-        self.clock = SystemClock()
+    def __init__(self, *, database, engine, prefixes, clock, defaults, queue, interval_seconds):
+        self.clock = clock
         self.engine = engine
         self.request_log = SqliteRequestLog(database)
         self.store = SqliteLearningStore(database)
@@ -108,7 +113,7 @@ async def real_house(home=None, *, defaults=DEFAULTS, queue=None, interval_secon
         for folder in (paths.data / "models", paths.runtime, paths.state):
             folder.mkdir(parents=True, exist_ok=True)
         database = await stack.enter_async_context(Database(paths.data / "autotune.db"))
-        clock = SystemClock()
+        clock = MovableClock()
         prefixes = Prefixes(
             store=FilePrefixStore(database, paths.prefixes), settings=PrefixSettings(), clock=clock
         )
@@ -117,6 +122,7 @@ async def real_house(home=None, *, defaults=DEFAULTS, queue=None, interval_secon
             database=database,
             engine=LlamacppEngine(paths=paths, settings=LlamacppSettings(), files=(), clock=clock),
             prefixes=prefixes,
+            clock=clock,
             defaults=defaults,
             queue=queue or QueueSettings(),
             interval_seconds=interval_seconds,
