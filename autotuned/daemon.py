@@ -49,8 +49,9 @@ from autotuned.storage.learning import SqliteLearningStore
 from autotuned.storage.prefixes import FilePrefixStore
 from autotuned.storage.requests import SqliteRequestLog
 
-# After the drain deadline, how long the rest of the shutdown may take before the process is ended.
-BACKSTOP_SECONDS = 5.0
+# After the drain deadline, how long the rest of the shutdown may take before the process is ended:
+# saving KV prefixes most of it, and less than "autotunectl stop" waits.
+BACKSTOP_SECONDS = 9.0
 # How long finished requests are remembered.
 RECORDS_KEPT_SECONDS = 90 * 24 * 3600.0
 PRUNE_EVERY_SECONDS = 3600.0

@@ -22,6 +22,8 @@ from autotuned.services.askers import OnProgress
 from autotuned.services.lease import Choice, Residence
 
 PAUSE_STEP_SECONDS = 1.0
+# What saving may take when the daemon stops; most was saved when its conversation came to rest.
+CLOSING_SAVE_SECONDS = 6.0
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +141,11 @@ class Incarnations:
         """Saves and unloads whatever lives, leases or not."""
         self._closing = True
         for loaded, watch in tuple(self._watches.items()):
-            await self._save(loaded)
+            try:
+                async with asyncio.timeout(CLOSING_SAVE_SECONDS):
+                    await self._save(loaded)
+            except TimeoutError:
+                _log.warning("not all prefixes were saved in time", extra=fields(model=self.entry.id))
             await loaded.unload()
             await asyncio.wait([watch])
 

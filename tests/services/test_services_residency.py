@@ -12,6 +12,7 @@ from autotuned.core.memory import PressureTier, SwapPolicy
 from autotuned.core.model import LoadPhase, ModelState
 from autotuned.core.plan import Need, PlanAction
 from autotuned.policy import restart
+from autotuned.services import incarnations
 from autotuned.services.residency import REST_SECONDS
 from tests.examples import DEFAULTS, LLAMA_3_1_8B
 from tests.services.scripted import HandLoop, World, entry
@@ -273,6 +274,24 @@ async def test_a_worker_that_dies_while_room_is_made_is_replaced_and_not_waited_
     await settle()
     await stage.finish_loads()
     assert (await larger).plan.action is PlanAction.LOAD
+
+
+async def test_a_close_saves_what_is_loaded_and_does_not_wait_for_a_save_that_hangs(stage, monkeypatch):
+    monkeypatch.setattr(incarnations, "CLOSING_SAVE_SECONDS", 0.01)
+    held, idle = await stage.lease("first"), await stage.lease("second")
+    save = stage.keeper.save
+
+    async def hang(loaded):
+        await save(loaded)
+        if loaded is idle.loaded:
+            await asyncio.Event().wait()
+
+    stage.keeper.save = hang
+    async with asyncio.timeout(5):
+        await stage.close()
+    assert set(stage.keeper.saved) == {held.loaded, idle.loaded}
+    assert not held.loaded.alive
+    assert not idle.loaded.alive
 
 
 # Pressure
