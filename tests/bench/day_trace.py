@@ -88,7 +88,11 @@ def _agent(chance: random.Random, name: str, longest_result: int) -> list[Step]:
     steps = []
     for _ in range(12):
         steps.append(Step("agent", name, pieces, reply_tokens=200))
-        pieces = (*pieces, _text(chance, 30), _text(chance, chance.randint(longest_result // 7, longest_result)))
+        pieces = (
+            *pieces,
+            _text(chance, 30),
+            _text(chance, chance.randint(longest_result // 7, longest_result)),
+        )
     return steps
 
 

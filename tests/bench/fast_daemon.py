@@ -15,24 +15,25 @@ import time
 from pathlib import Path
 
 from autotuned.config import load
-from autotuned.core.model import ModelEntry, ModelFacts
+from autotuned.core.model import LayerGroup, ModelEntry, ModelFacts
+from autotuned.core.prefix import WrittenPrefix
 from autotuned.daemon import Parts, run
 from autotuned.engines.llamacpp.engine import CAPABILITIES
-from tests.bench.worker_client import attach
+from tests.bench.worker_client import FOOTPRINT, attach
 
 FACTS = ModelFacts(
+    digest="fast",
     architecture="llama",
     name="fast",
     quantization="Q8_0",
     parameters_count=1,
     weights_bytes=1,
+    weights_bytes_by_type=(("Q8_0", 1),),
     layers_count=1,
     embedding_length=64,
-    kv_heads_per_layer=(1,),
-    key_length=64,
-    value_length=64,
+    vocabulary_size=64,
+    layer_groups=(LayerGroup(layers_count=1, kv_heads=1, key_length=64, value_length=64),),
     train_context_tokens=8192,
-    kv_is_dense=True,
     chat_template="",
 )
 
@@ -44,11 +45,15 @@ class FastModel:
         self._adapter = attach(socket_path)
         self.incarnation_id = "fast"
         self.shape = shape
+        self.footprint = FOOTPRINT
         self.process_id = 0
         self.is_gone = False
         self._gone = asyncio.get_running_loop().create_future()
         self.generate = self._adapter.generate
         self.count_tokens = self._adapter.count_tokens
+
+    async def save_prefix(self, _conversation: str, _file_name: str) -> WrittenPrefix:
+        return WrittenPrefix(0, 0)
 
     async def unload(self) -> None:
         self.is_gone = True

@@ -108,7 +108,7 @@ async def _adapter_seconds(model: LoadedModel) -> float:
     )
     started = time.perf_counter()
     first = 0.0
-    async for event in model.generate(request):
+    async for event in model.generate(request, "bench"):
         if not first and isinstance(event, TextDelta):
             first = time.perf_counter() - started
     return first

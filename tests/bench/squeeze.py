@@ -15,12 +15,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import autotune
 import psutil
+from autotune.chat import ReplyBuilder, chat_request
 from autotune.errors import AutotuneError
 from autotune.v1 import plan_pb2, system_service_pb2
 
@@ -40,17 +41,19 @@ LEFT_MIB = 24
 """The other program takes whatever gets free, but for so much: with it memory is at its worst tier."""
 
 STEP_MIB = 16
+STEP_SECONDS = 1.0
 LOOK_SECONDS = 0.5
 FULL_SECONDS = 15.0
 """So long nothing more got free: the other program has all that it can have."""
 
 RECOVERY_SECONDS = 15.0
 PAUSE_SECONDS = 1.0
-DOCUMENT = "The lighthouse keeper wrote down the wind, the ships and the weather. " * 260
+DOCUMENT = "The lighthouse keeper wrote down the wind, the ships and the weather. " * 40
 QUESTION = "What did the keeper write down on the day of the storm, and what did the crew say about it?"
-REPLY_TOKENS = 24
+REPLY_PIECES = 24
 STORM_FAULTS_PER_SECOND = 1000
-MEMORY_WORDS = ("memory", "pressure")
+SHORTAGE_CODES = frozenset({"reduced", "pressure", "shrunk", "kept-for-memory"})
+"""Codes of reasons that say that something was given up because memory is short."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _measure_limits() -> list[Row]:
     for limit_mib in LIMITS_MIB:
         with limited_daemon(limit_mib) as (group, folder, _):
             with autotune.Client(f"unix:{folder / 'run' / 'autotuned.sock'}") as client:
-                turns.append(take_turn(client, [{"role": "user", "content": DOCUMENT}], 0.0))
+                turns.append(take_turn(client, [{"role": "user", "content": DOCUMENT}], time.monotonic()))
             killed += group.killed_count
         print(f"limit {limit_mib:4} MiB | {turns[-1].line()}")
     levels = Counter(turn.plan.reduction_level for turn in turns if not turn.failure)
@@ -132,7 +135,9 @@ def _measure_limits() -> list[Row]:
         ),
         *(Row(f"lower limits: refused, {name}", count, "loads") for name, count in failures.items()),
         none_of("lower limits: failed for another reason", failures.total() - failures["WOULD_SWAP"]),
-        none_of("lower limits: reduced without saying why", sum(not names_memory(turn) for turn in reduced)),
+        none_of(
+            "lower limits: reduced without saying why", sum(not names_shortage(turn) for turn in reduced)
+        ),
         none_of("lower limits: killed by the kernel", killed),
     ]
 
@@ -144,8 +149,9 @@ def _measure_balloon() -> list[Row]:
         Balloon(group.wrapper) as balloon,
         autotune.Client(f"unix:{folder / 'run' / 'autotuned.sock'}") as client,
     ):
-        talk = Talk(client)
-        watch = Watch(client, group, balloon)
+        since = time.monotonic()
+        talk = Talk(client, since)
+        watch = Watch(client, group, balloon, since)
         talk.wait_for_first_turn()
         watch.look()
         daemon_faults = major_faults(daemon)
@@ -178,6 +184,7 @@ def _rows(talk: Talk, watch: Watch, worst: int, ps: str, daemon_faults: int) -> 
         Row("squeeze: KV cache at the worst", kv_cache_mib(top), "MiB"),
         Row("squeeze: KV cache afterwards", kv_cache_mib(last), "MiB"),
         Row("squeeze: turns answered", len(answered), "turns", 1, at_least=True),
+        Row("squeeze: longest wait for a first token", max(t.first_token_seconds for t in answered), "s"),
         *(Row(f"squeeze: turns at level {level}", count, "turns") for level, count in sorted(levels.items())),
         *(Row(f"squeeze: failed, {name}", count, "turns") for name, count in failures.items()),
         none_of("squeeze: failed but for WOULD_SWAP", failures.total() - failures["WOULD_SWAP"]),
@@ -191,13 +198,15 @@ def _rows(talk: Talk, watch: Watch, worst: int, ps: str, daemon_faults: int) -> 
         Row("squeeze: major faults of the daemon", daemon_faults, "faults"),
         Row("squeeze: files read again", last.reread_bytes / 1e6 - first.reread_bytes / 1e6, "MB"),
         Row(
-            "squeeze: reasons of memory in answers",
-            sum(map(names_memory, answered)),
+            "squeeze: answers that say that memory is short",
+            sum(map(names_shortage, answered)),
             "turns",
             1,
             at_least=True,
         ),
-        Row("squeeze: sentences of memory in ps", memory_sentences(top, ps), "sentences", 1, at_least=True),
+        Row(
+            "squeeze: sentences in ps that say it", shortage_sentences(top, ps), "sentences", 1, at_least=True
+        ),
     ]
 
 
@@ -215,28 +224,37 @@ def limited_daemon(limit_mib: int) -> Iterator[tuple[MemoryGroup, Path, psutil.P
             yield group, folder, psutil.Process(daemon.pid)
 
 
-def take_turn(client: autotune.Client, messages: Sequence[dict[str, str]], at_seconds: float) -> Turn:
+def take_turn(client: autotune.Client, messages: Sequence[dict[str, str]], since: float) -> Turn:
+    """Asks for a long answer, which decides about the context, and stops it after its first words."""
+    started = time.monotonic()
+    answer = ReplyBuilder()
+    first_token_seconds = 0.0
     try:
-        reply = client.chat(messages, temperature=0, max_reply_tokens=REPLY_TOKENS)
+        with closing(client.generate(chat_request(messages, profile="quality", temperature=0))) as events:
+            for pieces, event in enumerate(events):
+                if answer.add(event) and not first_token_seconds:
+                    first_token_seconds = time.monotonic() - started
+                if pieces >= REPLY_PIECES:
+                    break
     except AutotuneError as error:
-        return Turn(at_seconds, failure=error.reason, message=error.message)
+        return Turn(started - since, failure=error.reason, message=error.message)
     return Turn(
-        at_seconds,
-        message=reply.text,
-        plan=reply.plan,
-        prompt_tokens=reply.usage.prompt_tokens,
-        cached_tokens=reply.usage.cached_tokens,
-        first_token_seconds=reply.timings.time_to_first_token_duration.ToTimedelta().total_seconds(),
+        started - since,
+        message=answer.text,
+        plan=answer.started.plan,
+        prompt_tokens=answer.started.prompt_tokens,
+        cached_tokens=answer.started.cached_tokens,
+        first_token_seconds=first_token_seconds,
     )
 
 
 class Talk:
     """A conversation that goes on by itself, in a thread, until it is ended."""
 
-    def __init__(self, client: autotune.Client) -> None:
+    def __init__(self, client: autotune.Client, since: float) -> None:
         self.turns: list[Turn] = []
         self._client = client
-        self._started = time.monotonic()
+        self._since = since
         self._ending = threading.Event()
         self._has_turn = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -252,7 +270,7 @@ class Talk:
     def _run(self) -> None:
         messages = [{"role": "user", "content": DOCUMENT}]
         while not self._ending.is_set():
-            turn = take_turn(self._client, messages, time.monotonic() - self._started)
+            turn = take_turn(self._client, messages, self._since)
             self.turns.append(turn)
             self._has_turn.set()
             if not turn.failure:
@@ -266,12 +284,12 @@ class Talk:
 class Watch:
     """Looks at the group and the daemon again and again."""
 
-    def __init__(self, client: autotune.Client, group: MemoryGroup, balloon: Balloon) -> None:
+    def __init__(self, client: autotune.Client, group: MemoryGroup, balloon: Balloon, since: float) -> None:
         self.moments: list[Moment] = []
         self._client = client
         self._group = group
         self._balloon = balloon
-        self._started = time.monotonic()
+        self._since = since
 
     def blow_up(self) -> None:
         """Lets the other program grow until it has all that it can have."""
@@ -280,7 +298,7 @@ class Watch:
             if self.moments[-1].snapshot.memory_available_bytes >= (LEFT_MIB + STEP_MIB) * MIB:
                 self._balloon.hold(self._balloon.held_mib + STEP_MIB)
                 full_since = time.monotonic()
-            self.wait(LOOK_SECONDS)
+            self.wait(STEP_SECONDS)
 
     def wait(self, seconds: float) -> None:
         """Looks now and then for so long."""
@@ -292,7 +310,7 @@ class Watch:
     def look(self) -> None:
         self.moments.append(
             Moment(
-                at_seconds=time.monotonic() - self._started,
+                at_seconds=time.monotonic() - self._since,
                 balloon_mib=self._balloon.held_mib,
                 killed_count=self._group.killed_count,
                 major_faults=self._group.stat("pgmajfault"),
@@ -318,20 +336,20 @@ def kv_cache_mib(moment: Moment) -> float:
     return sum(model.kv_cache_bytes for model in moment.snapshot.running_models) / MIB
 
 
-def names_memory(turn: Turn) -> bool:
-    """Whether the plan says, in words, that memory was short."""
-    return any(is_of_memory(reason) for reason in turn.plan.reasons)
+def names_shortage(turn: Turn) -> bool:
+    """Whether the plan says that memory was short."""
+    return any(is_of_shortage(reason) for reason in turn.plan.reasons)
 
 
-def is_of_memory(reason: plan_pb2.PlanReason) -> bool:
-    return any(word in reason.text for word in MEMORY_WORDS)
+def is_of_shortage(reason: plan_pb2.PlanReason) -> bool:
+    return reason.code in SHORTAGE_CODES
 
 
-def memory_sentences(moment: Moment, ps: str) -> int:
-    """Sentences about memory among the reasons of the loaded model that "autotunectl ps" shows."""
+def shortage_sentences(moment: Moment, ps: str) -> int:
+    """Sentences about the shortage among the reasons of the loaded model that "autotunectl ps" shows."""
     words = " ".join(ps.split())
     reasons = [reason for model in moment.snapshot.running_models for reason in model.reasons]
-    return sum(" ".join(reason.text.split()) in words for reason in reasons if is_of_memory(reason))
+    return sum(" ".join(reason.text.split()) in words for reason in reasons if is_of_shortage(reason))
 
 
 def autotunectl(folder: Path, *arguments: str) -> str:

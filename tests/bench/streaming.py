@@ -46,7 +46,7 @@ async def _adapter_rate(worker) -> float:
     request = GenerationRequest(model="pocket", input=ChatInput((Message(Role.USER, (TextPart("Go."),)),)))
     started = time.perf_counter()
     characters = 0
-    async for event in attach(worker).generate(request):
+    async for event in attach(worker).generate(request, "bench"):
         if isinstance(event, TextDelta):
             characters += len(event.text)
     return _rate(characters, started)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.bench import footprint, latency, report, streaming
+from tests.bench import footprint, latency, report, squeeze, streaming
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +19,17 @@ def small(monkeypatch):
     monkeypatch.setattr(footprint, "COMMANDS", 1)
     monkeypatch.setattr(footprint, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(footprint, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(squeeze, "PARAMETERS_COUNT", 40_000_000)
+    monkeypatch.setattr(squeeze, "LIMITS_MIB", (256,))
+    monkeypatch.setattr(squeeze, "SQUEEZED_LIMIT_MIB", 448)
+    monkeypatch.setattr(squeeze, "STEP_MIB", 64)
+    for name in ("STEP_SECONDS", "FULL_SECONDS", "RECOVERY_SECONDS", "PAUSE_SECONDS", "LOOK_SECONDS"):
+        monkeypatch.setattr(squeeze, name, 0.1)
 
 
-@pytest.mark.parametrize("section", [latency, streaming, footprint], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "section", [latency, streaming, footprint, squeeze], ids=lambda module: module.__name__
+)
 def test_a_section_measures_prints_and_saves(section, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(report, "OUTPUT", tmp_path)
     rows = section.measure()
