@@ -29,22 +29,22 @@ def expected_context(need: Need, situation: Situation) -> int:
     """The context that is expected to be needed beyond this request; 0 where nothing is.
 
     A growth at least doubles, so that a conversation sees few of them. The session's expected size
-    counts always, that of the model's usual requests at a first load; both within the profile.
+    counts always, that of the model's usual requests at a first load. Both were seen, so the profile,
+    which bounds what is reserved on suspicion, does not bound them; memory does.
     """
     if situation.loaded is not None:
-        return max(_session(need), 2 * situation.loaded.context_tokens)
-    return max(_session(need), _usual(need, situation))
+        return max(need.session_tokens, 2 * situation.loaded.context_tokens)
+    return max(need.session_tokens, situation.learned.usual_context_tokens)
 
 
 def told(need: Need, situation: Situation, context_tokens: int, *, unsafe: bool) -> Reason:
     """Why a context is larger than its request needs; ``unsafe`` where all of what is expected would be."""
-    session = _session(need)
-    if situation.loaded is not None and 2 * situation.loaded.context_tokens >= session:
+    if situation.loaded is not None and 2 * situation.loaded.context_tokens >= need.session_tokens:
         return reasons.doubled(context_tokens, unsafe=unsafe)
-    if session >= _usual(need, situation):
-        return reasons.session(need, context_tokens, unsafe=unsafe)
     usual = situation.learned.usual_context_tokens
-    return reasons.usual(usual, need.profile, context_tokens, unsafe=unsafe)
+    if need.session_tokens >= usual:
+        return reasons.session(need, context_tokens, unsafe=unsafe)
+    return reasons.usual(usual, context_tokens, unsafe=unsafe)
 
 
 def under_pressure(context_tokens: int, least_tokens: int, pressure: PressureTier) -> int:
@@ -53,11 +53,3 @@ def under_pressure(context_tokens: int, least_tokens: int, pressure: PressureTie
         return context_tokens
     kept = (context_tokens - least_tokens) * HEADROOM_PERCENT[pressure] // 100
     return snap_down(least_tokens + kept, least_tokens)
-
-
-def _session(need: Need) -> int:
-    return min(need.session_tokens, PROFILES[need.profile].context_tokens)
-
-
-def _usual(need: Need, situation: Situation) -> int:
-    return min(situation.learned.usual_context_tokens, PROFILES[need.profile].context_tokens)

@@ -75,13 +75,13 @@ def doubled(context_tokens: int, *, unsafe: bool) -> Reason:
 def session(need: Need, context_tokens: int, *, unsafe: bool) -> Reason:
     """Why a context is as large as the session is expected to become."""
     text = f"The session is expected to come to {count(need.session_tokens, 'token')}"
-    return _expected("session", text, need.session_tokens, need.profile, context_tokens, unsafe=unsafe)
+    return _expected("session", text, context_tokens, unsafe=unsafe)
 
 
-def usual(usual_tokens: int, profile: ProfileName, context_tokens: int, *, unsafe: bool) -> Reason:
+def usual(usual_tokens: int, context_tokens: int, *, unsafe: bool) -> Reason:
     """Why a first context is as large as this model's requests usually need."""
     text = f"Requests of this model usually come to {count(usual_tokens, 'token')}"
-    return _expected("usual", text, usual_tokens, profile, context_tokens, unsafe=unsafe)
+    return _expected("usual", text, context_tokens, unsafe=unsafe)
 
 
 def unknown_train_context(facts: ModelFacts) -> tuple[Reason, ...]:
@@ -132,12 +132,7 @@ def context_above(asked_tokens: int, ceiling: int) -> str:
     return f"{asked_tokens:,} tokens are more than the model's largest context; ask for at most {ceiling:,}."
 
 
-def _expected(
-    code: str, text: str, expected_tokens: int, profile: ProfileName, context_tokens: int, *, unsafe: bool
-) -> Reason:
-    cap = PROFILES[profile].context_tokens
-    if expected_tokens > cap:
-        text += f", of which the {profile.value} profile provides for {cap:,}"
+def _expected(code: str, text: str, context_tokens: int, *, unsafe: bool) -> Reason:
     so = f"and memory allows {context_tokens:,}" if unsafe else f"so the context is {context_tokens:,}"
     return Reason(code, f"{text}, {so}.")
 

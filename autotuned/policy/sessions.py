@@ -50,17 +50,18 @@ def session_name(request: GenerationRequest, digest: str) -> str:
     return blake2b(named.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES).hexdigest()
 
 
-def expected_agent_tokens(prompt_tokens: int, reply_tokens: int, earlier: Iterable[SessionSize]) -> int:
-    """Tokens of the largest turn to come, prompt and reply together.
+def expected_agent_tokens(now_tokens: int, turns_count: int, earlier: Iterable[SessionSize]) -> int:
+    """Tokens of the largest turn to come, prompt and reply together; ``now_tokens`` are those of this one.
 
-    What nine of ten earlier sessions stayed within; where there were none, or this one has outgrown
-    them, the prompt with 300 tokens for each of 20 turns and the reply, at most 32,768.
+    What nine of ten earlier sessions stayed within. Where this one has outgrown them after so many
+    turns, as much again for each of 20 more as a turn of it took so far; where nothing is known, 300
+    tokens for each. A guess is at most 32,768.
     """
-    now = prompt_tokens + reply_tokens
     usual = usual_tokens(earlier)
-    if usual >= now:
+    if usual >= now_tokens:
         return usual
-    return max(now, min(now + EXPECTED_TURNS * TURN_TOKENS, MOST_UNKNOWN_TOKENS))
+    turn_tokens = max(TURN_TOKENS, now_tokens // turns_count if turns_count else 0)
+    return max(now_tokens, min(now_tokens + EXPECTED_TURNS * turn_tokens, MOST_UNKNOWN_TOKENS))
 
 
 def usual_tokens(sizes: Iterable[SessionSize]) -> int:

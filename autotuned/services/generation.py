@@ -165,22 +165,26 @@ class Generation:
             self._context.prefix(lease.loaded, self._asked) as prefix,
             aclosing(lease.loaded.generate(self._asked, prefix.conversation)) as events,
         ):
-            async for event in events:
-                if isinstance(event, PrefillProgress):
-                    if not counted:
-                        self._count(event, lease)
-                        counted = True
-                elif isinstance(event, EngineFinished):
-                    self._end_part(event, prefix)
-                    reason = event.finish_reason
-                else:
-                    self._tally.spoke()
-                    self._went_on = True
-                    if isinstance(event, TextDelta):
-                        self._texts.append(event.text)
+            try:
+                async for event in events:
+                    if isinstance(event, PrefillProgress):
+                        if not counted:
+                            self._count(event, lease)
+                            counted = True
+                    elif isinstance(event, EngineFinished):
+                        self._end_part(event, prefix)
+                        reason = event.finish_reason
                     else:
-                        self._only_text = False
-                    put(event)
+                        self._tally.spoke()
+                        self._went_on = True
+                        if isinstance(event, TextDelta):
+                            self._texts.append(event.text)
+                        else:
+                            self._only_text = False
+                        put(event)
+            except asyncio.CancelledError:
+                self._stop(prefix)
+                raise
         if reason is None:
             raise EngineUnreachable("The engine's answer broke off; try again.")
         self._filled_tokens = lease.loaded.shape.context_tokens
@@ -213,6 +217,12 @@ class Generation:
             prefix.ended(part.usage, part.prefill_seconds)
         else:
             prefix.ended_within(text, part.usage, part.prefill_seconds)
+
+    def _stop(self, prefix: PrefixUse) -> None:
+        """A reader who leaves in the middle of the answer leaves a computed prompt: it has its worth."""
+        if self._went_on and not self._asked.reply_so_far:
+            prefix.ended(self._tally.usage, self._tally.seen_prefill_seconds)
+            self._context.ended_turn(self._tally.usage)
 
     def _rest_of(self, reason: FinishReason, text: str) -> GenerationRequest | None:
         """What is still to be asked for; None where the reply is complete, or cannot go on."""

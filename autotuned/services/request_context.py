@@ -16,6 +16,7 @@ from autotuned.core.model import ModelEntry
 from autotuned.core.plan import Need
 from autotuned.core.ports import Clock, Engine, LoadedModel
 from autotuned.policy.prompt import messages_count
+from autotuned.policy.sizing import reserved_reply
 from autotuned.services.beginnings import Beginnings
 from autotuned.services.learning import Learning
 from autotuned.services.model_actor import ModelActor
@@ -66,8 +67,12 @@ class RequestContext:
         self.learning.served(self.digest, evaluated_tokens, seconds)
 
     def ended_turn(self, usage: Usage) -> None:
-        """The reply is complete: the size of its session is learned."""
-        self.sessions.ended_turn(self.request, self.digest, usage.prompt_tokens + usage.reply_tokens)
+        """The reply is complete, or was stopped: the size of its session is learned.
+
+        What a short reply left of its room was needed all the same: the next one may fill it.
+        """
+        reply_tokens = max(usage.reply_tokens, reserved_reply(self.need))
+        self.sessions.ended_turn(self.request, self.digest, usage.prompt_tokens + reply_tokens)
 
     def _prefix(
         self,

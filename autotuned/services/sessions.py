@@ -83,7 +83,8 @@ class Sessions:
         expected = self._expected.get(name, 0)
         if expected < prompt_tokens + reply_tokens:
             earlier = self._earlier_agents(request.client, digest, name)
-            expected = expected_agent_tokens(prompt_tokens, reply_tokens, earlier)
+            turns_count = self._turns_count(digest, name)
+            expected = expected_agent_tokens(prompt_tokens + reply_tokens, turns_count, earlier)
         _put_last(self._expected, name, expected, MOST_EXPECTED)
         return expected
 
@@ -105,6 +106,10 @@ class Sessions:
         self._learning.used(digest, usual_tokens(self._sizes[digest].values()))
         if not request.discard:
             self._writes.put(name, size)
+
+    def _turns_count(self, digest: str, name: str) -> int:
+        known = self._sizes[digest].get(name) if digest in self._sizes else None
+        return known.turns_count if known else 0
 
     def _earlier_agents(self, client: str, digest: str, name: str) -> Iterator[SessionSize]:
         for size in self._sizes.get(digest, {}).values():

@@ -26,6 +26,7 @@ class Tally:
         self._load_seconds = 0.0
         self._first_token_seconds = 0.0
         self._prompt = PrefillProgress(0, 0, 0)
+        self._counted_seconds = 0.0
         self._usage: Usage | None = None
         self._evaluated_tokens = 0
         self._prefill_seconds = 0.0
@@ -35,6 +36,11 @@ class Tally:
     def usage(self) -> Usage:
         """Tokens of the prompt as they were first counted, and of the whole reply."""
         return self._usage or Usage(self._prompt.prompt_tokens, self._prompt.cached_tokens, 0)
+
+    @property
+    def seen_prefill_seconds(self) -> float:
+        """From the count of the prompt to the first piece: what an engine that was stopped cannot tell."""
+        return max(0.0, self._first_token_seconds - self._counted_seconds)
 
     def got_turn(self) -> None:
         """The queue is behind it."""
@@ -48,6 +54,7 @@ class Tally:
     def counted(self, progress: PrefillProgress) -> None:
         """The engine counted the prompt."""
         self._prompt = progress
+        self._counted_seconds = self._elapsed()
 
     def spoke(self) -> None:
         """A piece of the answer came."""

@@ -107,16 +107,20 @@ def test_at_most_a_tenth_is_larger_than_usual(sizes):
 
 
 def test_a_loop_of_which_nothing_is_known_has_twenty_turns_of_300_tokens():
-    assert expected_agent_tokens(1000, 500, ()) == 1000 + 20 * 300 + 500
-    assert expected_agent_tokens(30_000, 1000, ()) == MOST_UNKNOWN_TOKENS
-    assert expected_agent_tokens(50_000, 1000, ()) == 51_000
+    assert expected_agent_tokens(1500, 0, ()) == 1500 + 20 * 300
+    assert expected_agent_tokens(31_000, 0, ()) == MOST_UNKNOWN_TOKENS
+    assert expected_agent_tokens(51_000, 0, ()) == 51_000
+
+
+def test_a_loop_that_outgrew_what_is_known_goes_on_as_it_did():
+    assert expected_agent_tokens(4000, 4, [sized(2100)]) == 4000 + 20 * 1000
+    assert expected_agent_tokens(4000, 40, [sized(2100)]) == 4000 + 20 * 300
 
 
 def test_a_loop_that_is_known_gets_what_such_loops_needed():
-    assert expected_agent_tokens(1000, 500, [sized(2100), sized(1900)]) == 2100
+    assert expected_agent_tokens(1500, 3, [sized(2100), sized(1900)]) == 2100
 
 
-@given(tokens, tokens, st.lists(tokens, max_size=20))
-def test_never_less_is_expected_than_the_request_needs(prompt_tokens, reply_tokens, sizes):
-    expected = expected_agent_tokens(prompt_tokens, reply_tokens, map(sized, sizes))
-    assert expected >= prompt_tokens + reply_tokens
+@given(tokens, st.integers(0, 100), st.lists(tokens, max_size=20))
+def test_never_less_is_expected_than_the_request_needs(now_tokens, turns_count, sizes):
+    assert expected_agent_tokens(now_tokens, turns_count, map(sized, sizes)) >= now_tokens
