@@ -43,9 +43,10 @@ LEFT_MIB = 24
 STEP_MIB = 16
 STEP_SECONDS = 1.0
 LOOK_SECONDS = 0.5
-FULL_SECONDS = 15.0
-"""So long nothing more got free: the other program has all that it can have."""
+FULL_TURNS = 4
+"""So many turns were answered while nothing more got free: the other program has all that it can have."""
 
+LONGEST_SECONDS = 300.0
 RECOVERY_SECONDS = 15.0
 PAUSE_SECONDS = 1.0
 DOCUMENT = "The lighthouse keeper wrote down the wind, the ships and the weather. " * 40
@@ -155,7 +156,7 @@ def _measure_balloon() -> list[Row]:
         talk.wait_for_first_turn()
         watch.look()
         daemon_faults = major_faults(daemon)
-        watch.blow_up()
+        watch.blow_up(talk)
         worst = len(watch.moments) - 1
         ps = autotunectl(folder, "ps", "--verbose")
         balloon.hold(0)
@@ -291,13 +292,14 @@ class Watch:
         self._balloon = balloon
         self._since = since
 
-    def blow_up(self) -> None:
+    def blow_up(self, talk: Talk) -> None:
         """Lets the other program grow until it has all that it can have."""
-        full_since = time.monotonic()
-        while time.monotonic() - full_since < FULL_SECONDS:
+        deadline = time.monotonic() + LONGEST_SECONDS
+        turns_before = len(talk.turns)
+        while len(talk.turns) < turns_before + FULL_TURNS and time.monotonic() < deadline:
             if self.moments[-1].snapshot.memory_available_bytes >= (LEFT_MIB + STEP_MIB) * MIB:
                 self._balloon.hold(self._balloon.held_mib + STEP_MIB)
-                full_since = time.monotonic()
+                turns_before = len(talk.turns)
             self.wait(STEP_SECONDS)
 
     def wait(self, seconds: float) -> None:

@@ -23,7 +23,8 @@ def small(monkeypatch):
     monkeypatch.setattr(squeeze, "LIMITS_MIB", (256,))
     monkeypatch.setattr(squeeze, "SQUEEZED_LIMIT_MIB", 448)
     monkeypatch.setattr(squeeze, "STEP_MIB", 64)
-    for name in ("STEP_SECONDS", "FULL_SECONDS", "RECOVERY_SECONDS", "PAUSE_SECONDS", "LOOK_SECONDS"):
+    monkeypatch.setattr(squeeze, "FULL_TURNS", 1)
+    for name in ("STEP_SECONDS", "RECOVERY_SECONDS", "PAUSE_SECONDS", "LOOK_SECONDS"):
         monkeypatch.setattr(squeeze, name, 0.1)
 
 
