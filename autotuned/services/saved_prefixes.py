@@ -36,18 +36,19 @@ class SavedPrefixes:
         self._by_id: dict[str, SavedPrefix] = {}
         self._by_boundary: _Index = {}
         self._by_last_boundary: _Index = {}
+        self._uncommitted: set[str] = set()
         self._writing: set[asyncio.Task[None]] = set()
         self._said_no_room = False
 
     @property
     def count(self) -> int:
-        """How many there are."""
-        return len(self._by_id)
+        """How many are committed: they survive a kill."""
+        return len(self._by_id) - len(self._uncommitted)
 
     @property
     def bytes_count(self) -> int:
-        """Bytes that they take on the disk."""
-        return sum(each.bytes_count for each in self._by_id.values())
+        """Bytes that those take on the disk."""
+        return sum(each.bytes_count for each in self._by_id.values() if each.id not in self._uncommitted)
 
     @property
     def all(self) -> tuple[SavedPrefix, ...]:
@@ -88,6 +89,7 @@ class SavedPrefixes:
     def add(self, prefix: SavedPrefix, now: float) -> None:
         """A file was written. It can be used from now on; checksum and entry follow."""
         self._insert(prefix)
+        self._uncommitted.add(prefix.id)
         self._write(self._commit(prefix, now))
 
     def remove(self, prefixes: Iterable[SavedPrefix]) -> None:
@@ -138,6 +140,7 @@ class SavedPrefixes:
             return await self._discard(prefix.file_name)
         if prefix.id not in self._by_id:  # removed while it was committed
             return await self._delete([prefix.id])
+        self._uncommitted.discard(prefix.id)
         await self._remove_now([each.id for each in self._superseded_by(complete)])
         self._keep_within_cap(now)
         return None
@@ -181,6 +184,7 @@ class SavedPrefixes:
 
     def _drop(self, prefix_id: str) -> bool:
         prefix = self._by_id.pop(prefix_id, None)
+        self._uncommitted.discard(prefix_id)
         if prefix is None:
             return False
         for boundary in prefix.boundaries:

@@ -116,6 +116,7 @@ async def test_a_number_of_streams_into_which_no_state_fits_is_not_tried(engine,
         async with loaded_model(engine, pocket, prefixes, slots_count=2) as loaded:
             usage, _ = await serve(prefixes, loaded, pocket, ask(SYSTEM, QUESTION))
             assert usage.cached_tokens == 0
+            await prefixes.close()
             assert prefixes.saved_count == 1
 
 
@@ -138,6 +139,7 @@ async def test_a_checkpoint_survives_the_death_of_the_worker(engine, pocket, pat
         await serve(prefixes, loaded, pocket, ask(SYSTEM, QUESTION))
         while not prefixes.saved_count:
             await prefixes.checkpoint()
+            await prefixes.close()
         loaded._worker.kill("a test ended it")
         await loaded.wait_gone()
         prefixes.forget(loaded)
@@ -189,6 +191,7 @@ async def test_another_kv_type_has_its_own_prefixes(engine, pocket, paths, clock
     async with opened(paths, clock) as prefixes:
         await first_turn(engine, pocket, prefixes)
         await first_turn(engine, pocket, prefixes, **q8)
+        await prefixes.close()
         assert prefixes.saved_count == 2
         async with loaded_model(engine, pocket, prefixes, **q8, context_tokens=4096) as loaded:
             usage, _ = await serve(prefixes, loaded, pocket, ask(SYSTEM, QUESTION))

@@ -156,6 +156,7 @@ async def test_another_conversation_starts_from_the_saved_system_prompt(house, m
     await unload(house, model)
     again = KvModel(house.folder, "two")
     assert await serve(house.prefixes, again, ask(SYSTEM, OTHER)) == 500
+    await house.prefixes.close()
     assert house.prefixes.hits_count == 1
     assert house.prefixes.saved_count == 1
 
@@ -312,6 +313,7 @@ async def test_a_miss_is_a_miss(house, model):
     assert (house.prefixes.hits_count, house.prefixes.misses_count) == (0, 1)
     assert house.prefixes.saved_count == 0
     await unload(house, again)
+    await house.prefixes.close()
     assert house.prefixes.saved_count == 1  # what was computed instead
 
 
@@ -336,6 +338,8 @@ async def test_a_save_that_fails_leaves_no_file(house, model, refusal, caplog):
     assert "prefix was not saved" in caplog.messages
     model.refusal = None
     await unload(house, model)
+    assert house.prefixes.saved_count == 0  # written, and not committed yet
+    await house.prefixes.close()
     assert house.prefixes.saved_count == 1
 
 
