@@ -114,11 +114,15 @@ class EnginePrefixes(OneModel):
                 total = (
                     await usage_of(model, ask(f"{name} " + LONG, max_reply_tokens=1), name)
                 ).prompt_tokens
-            assert (await model.save_prefix("Ada", FILE)) == WrittenPrefix(0, 0)
-            assert (await model.save_prefix("Bob", FILE)).tokens_count > 0
             assert (await model.save_prefix("Cyd", FILE)).tokens_count == total
-            # The slot that was saved goes on.
-            assert (await usage_of(model, ask("Cyd " + LONG), "Cyd")).cached_tokens == total - 1
+            assert (await model.save_prefix("Bob", FILE)).tokens_count > 0
+            # Put away beside the slots, and fetched back.
+            assert (await model.save_prefix("Ada", FILE)).tokens_count > total - 10
+            assert (await model.save_prefix("nobody", FILE)) == WrittenPrefix(0, 0)
+            # Whoever was saved or put away goes on.
+            for name in ("Cyd", "Ada", "Bob"):
+                usage = await usage_of(model, ask(f"{name} " + LONG), name)
+                assert usage.cached_tokens == usage.prompt_tokens - 1
         finally:
             await model.unload()
 

@@ -37,6 +37,10 @@ from autotuned.engines.llamacpp.slots import Slot, Slots
 
 # How often a slot is looked at whose last request was given up; the engine ends it after its batch.
 SETTLE_SECONDS = 0.005
+# Prompts that are remembered, so that a state beside the slots can be asked for.
+REMEMBERED_PROMPTS = 64
+# Of a prompt whose state the engine has kept, at least so much is cached.
+KEPT_SHARE = 0.9
 # What the engine answers when a file could not be written to its end.
 SERVER_ERROR = 500
 
@@ -85,6 +89,7 @@ class LlamacppModel:
         self._requests = requests
         self._prefix_files = prefix_files
         self._slots = Slots(shape.slots_count)
+        self._put_away: dict[str, GenerationRequest] = {}  # the latest prompts, by conversation
 
     @property
     def incarnation_id(self) -> str:
@@ -132,6 +137,8 @@ class LlamacppModel:
 
     async def save_prefix(self, conversation: str, file_name: str) -> WrittenPrefix:
         """See ``LoadedModel.save_prefix``."""
+        if not self._slots.has_holder(conversation) and not await self._fetch_back(conversation):
+            return WrittenPrefix(0, 0)
         async with self._slots.take_holder(conversation) as slot:
             if slot is None:
                 return WrittenPrefix(0, 0)
@@ -160,6 +167,20 @@ class LlamacppModel:
             if restored_tokens:
                 self._slots.hold(slot, conversation)
             return restored_tokens
+
+    async def _fetch_back(self, conversation: str) -> bool:
+        """Has the engine put a state that it keeps beside its slots into one; whether it did.
+
+        Only a request makes it do so: the prompt is asked for again, and left where it would be computed.
+        """
+        request = self._put_away.get(conversation)
+        if request is None:
+            return False
+        async with aclosing(self.prefill(request, conversation)) as progress:
+            async for state in progress:
+                if state.cached_tokens < KEPT_SHARE * state.prompt_tokens:
+                    return False
+        return True
 
     async def count_tokens(self, chat: ChatInput | str) -> int:
         """See ``LoadedModel.count_tokens``. A text counts as a raw prompt does."""
@@ -194,11 +215,23 @@ class LlamacppModel:
             # In doubt until the first event: the engine may have put the slot's state away to choose another.
             slot.holds = held if held == conversation or not self._shape.host_prompt_cache_bytes else ""
             async with aclosing(self._requests.stream(call, reader)) as events:
+                begun = False
                 async for event in events:
-                    if slot.holds != conversation:
+                    if not begun:
+                        begun = True
                         self._slots.hold(slot, conversation)
+                        self._remember(conversation, request)
                     yield event
             slot.is_settled = True
+
+    def _remember(self, conversation: str, request: GenerationRequest) -> None:
+        """Its state may be put away one day, and asking for it again takes its prompt."""
+        if not conversation or not self._shape.host_prompt_cache_bytes:
+            return
+        self._put_away.pop(conversation, None)
+        self._put_away[conversation] = request
+        if len(self._put_away) > REMEMBERED_PROMPTS:
+            del self._put_away[next(iter(self._put_away))]
 
     async def _settle(self, slot: Slot) -> None:
         """Waits until the worker has let go of a request that was given up on this slot.

@@ -63,6 +63,10 @@ class Slots:
         async with self._taken(slot):
             yield slot
 
+    def has_holder(self, conversation: str) -> bool:
+        """Whether any slot holds the conversation."""
+        return self._holder(conversation) is not None
+
     def hold(self, slot: Slot, conversation: str) -> None:
         """From now on this slot holds the conversation, and no other does."""
         if (other := self._holder(conversation)) is not None:
