@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autotuned.core.memory import Resident
+from autotuned.core.memory import PressureTier, Resident
 from autotuned.core.plan import LoadShape, Need, Plan, PlanAction, Reason
 from autotuned.policy import headroom, reasons, reasons_memory
 from autotuned.policy.batch import prefill_tokens_per_second
-from autotuned.policy.cache_types import CacheTypes, first_types, grown_types, smaller_types
+from autotuned.policy.cache_types import (
+    CacheTypes,
+    first_types,
+    grown_types,
+    smaller_types,
+    whole_types,
+)
 from autotuned.policy.draft import Draft, first_draft, next_draft
 from autotuned.policy.fit import Budget, budget_of, fit_of, safe_context
 from autotuned.policy.kv import padded_context
@@ -26,6 +32,7 @@ from autotuned.policy.noswap import (
     last_resort,
     unchanged_context,
 )
+from autotuned.policy.pressure import ENTERED_AT_PERCENT
 from autotuned.policy.prompt_cache import host_prompt_cache_bytes
 from autotuned.policy.residency import evictions
 from autotuned.policy.situation import Situation
@@ -65,15 +72,30 @@ def grow(need: Need, situation: Situation, loaded: LoadShape, ceiling: int) -> P
     types, type_reasons = grown_types(loaded, situation)
     draft = next_draft(situation, loaded)
     attempt = _Attempt(need, situation, ceiling, draft, types, budget_of(situation))
+    can_stay = holds_small_reply(loaded, need)
+    if can_stay and _context_alone(attempt) <= loaded.context_tokens:
+        return None
     context, why = _wanted(attempt)
     rungs = [rung for rung in _rungs(attempt, context) if rung.context_tokens > loaded.context_tokens]
     choice = first_safe(draft, rungs, attempt.budget)
     if choice is None:
-        if holds_small_reply(loaded, need):
+        if can_stay:
             return None
         choice = last_resort(draft, rungs[-1], attempt.budget, need, ceiling)
     why += (*type_reasons, reasons.grown(loaded.context_tokens, choice.shape.context_tokens))
     return _join(PlanAction.GROW, attempt, rungs[0], choice, why)
+
+
+def _context_alone(attempt: _Attempt) -> int:
+    """The context that this request alone would get if nothing were loaded; 0 where none is safe.
+
+    A loaded one that is as large stays: what was reduced for want of memory is not loaded again at
+    once, nor because its KV types have since become smaller.
+    """
+    first = replace(attempt, types=whole_types(attempt.situation))
+    rungs = _rungs(first, _pressed(first, _base(first)))
+    choice = first_safe(first.draft, rungs, first.budget)
+    return 0 if choice is None else choice.shape.context_tokens
 
 
 def _wanted(attempt: _Attempt) -> tuple[int, tuple[Reason, ...]]:
@@ -84,25 +106,42 @@ def _wanted(attempt: _Attempt) -> tuple[int, tuple[Reason, ...]]:
         # In the engine's steps: what is planned is what is applied.
         context = min(padded_context(need.context_tokens), ceiling)
         return context, reasons.requested(need, context) + unknown
-    slots_count = attempt.draft.template.slots_count
-    others = headroom.other_slots(need, situation, slots_count)
-    base = snap_up(needed_context(need) + others, ceiling)
-    why = reasons.sized(need, others, base, ceiling, slots_count) + unknown
+    base = _base(attempt)
+    why = reasons.sized(need, _others(attempt), base, ceiling, attempt.draft.template.slots_count)
     context, more_reasons = _with_headroom(attempt, base)
-    pressure = situation.memory.pressure
-    least = min(least_context(need, slots_count, ceiling), context)
-    pressed = headroom.under_pressure(context, least, pressure)
+    pressed = _pressed(attempt, context)
     if pressed < context:
         more_reasons += (reasons_memory.pressed(situation.memory, context, pressed),)
-    return pressed, why + more_reasons
+    return pressed, why + unknown + more_reasons
+
+
+def _base(attempt: _Attempt) -> int:
+    """The bucket that holds the request and the slots beside it."""
+    return snap_up(needed_context(attempt.need) + _others(attempt), attempt.ceiling)
+
+
+def _others(attempt: _Attempt) -> int:
+    return headroom.other_slots(attempt.need, attempt.situation, attempt.draft.template.slots_count)
+
+
+def _pressed(attempt: _Attempt, context_tokens: int) -> int:
+    """What pressure leaves of a context."""
+    slots_count = attempt.draft.template.slots_count
+    least = min(least_context(attempt.need, slots_count, attempt.ceiling), context_tokens)
+    return headroom.under_pressure(context_tokens, least, attempt.situation.memory.pressure)
 
 
 def _with_headroom(attempt: _Attempt, base_tokens: int) -> tuple[int, tuple[Reason, ...]]:
-    """A larger context where one is expected to be needed and safe without anybody leaving."""
+    """A larger context where one is expected to be needed, and safe without anybody leaving.
+
+    It must not bring about the pressure under which it would shrink again.
+    """
     wanted = snap_up(headroom.expected_context(attempt.need, attempt.situation), attempt.ceiling)
     if wanted <= base_tokens:
         return base_tokens, ()
-    alone = replace(attempt.budget, evictable_bytes=0)
+    budget, reading = attempt.budget, attempt.situation.memory.reading
+    calm_bytes = reading.total_bytes * (100 - ENTERED_AT_PERCENT[PressureTier.ELEVATED]) // 100
+    alone = replace(budget, evictable_bytes=0, margin_bytes=max(budget.margin_bytes, calm_bytes))
     safe = safe_context(attempt.draft, attempt.types, alone, wanted)
     context = max(base_tokens, min(wanted, safe))
     if context == base_tokens:
@@ -134,7 +173,8 @@ def _join(action: PlanAction, attempt: _Attempt, full: Rung, choice: Choice, why
     safe = safe_context(attempt.draft, choice.rung.types, budget, attempt.ceiling)
     fit = fit_of(required, budget, safe)
     available = memory.reading.available_bytes
-    after = available + situation.loaded_freed_bytes + evicted_bytes - required
+    promised = situation.loaded_promised_bytes + sum(resident.promised_bytes for resident in leaving)
+    after = available + situation.loaded_freed_bytes + evicted_bytes - promised - required
     why += (
         *_given_up(attempt, full, choice),
         *reasons_memory.states(situation.facts, shape),

@@ -12,7 +12,7 @@ from autotuned.core.memory import PressureTier
 from autotuned.core.model import ModelFacts
 from autotuned.core.plan import KvCacheType, LoadShape, Need, Reason
 from autotuned.policy import reasons
-from autotuned.policy.kv import fits_blocks
+from autotuned.policy.kv import fits_blocks, has_latent_attention
 from autotuned.policy.profiles import PROFILES
 from autotuned.policy.situation import ShapeDefaults, Situation
 
@@ -55,6 +55,13 @@ def grown_types(loaded: LoadShape, situation: Situation) -> tuple[CacheTypes, tu
     return (kept, ()) if smaller == kept else (smaller, (reasons.pressed_cache(pressure),))
 
 
+def whole_types(situation: Situation) -> CacheTypes:
+    """The largest types that the configuration allows."""
+    if situation.defaults.kv_cache == "q8_0":
+        return quantised_types(situation.facts, situation.defaults)
+    return CacheTypes(F16, F16)
+
+
 def smaller_types(types: CacheTypes, facts: ModelFacts, defaults: ShapeDefaults) -> CacheTypes:
     """What these types become where memory is short: Q8_0, unless the types are configured."""
     if defaults.kv_cache != "auto":
@@ -66,9 +73,15 @@ def smaller_types(types: CacheTypes, facts: ModelFacts, defaults: ShapeDefaults)
 
 
 def quantised_types(facts: ModelFacts, defaults: ShapeDefaults) -> CacheTypes:
-    """Q8_0 where every head divides into its blocks; values also need flash attention."""
+    """Q8_0 where every head divides into its blocks; values also need flash attention.
+
+    Keys that stand for the values, too, have the type of the values.
+    """
+    key = _storable(_key_lengths(facts))
     value = _storable(_value_lengths(facts)) if defaults.flash_attention else F16
-    return CacheTypes(_storable(_key_lengths(facts)), value)
+    if has_latent_attention(facts) and key is not value:
+        return CacheTypes(F16, F16)
+    return CacheTypes(key, value)
 
 
 def _obstacles(facts: ModelFacts, defaults: ShapeDefaults) -> tuple[Reason, ...]:
@@ -78,6 +91,8 @@ def _obstacles(facts: ModelFacts, defaults: ShapeDefaults) -> tuple[Reason, ...]
         found.append(reasons.NO_FLASH_ATTENTION)
     else:
         found += [reasons.odd_heads("value", length) for length in _odd(_value_lengths(facts))]
+    if found and has_latent_attention(facts):
+        found.append(reasons.LATENT_ATTENTION)
     return tuple(found)
 
 

@@ -31,21 +31,26 @@ def shrink(situation: Situation, kept_tokens: int) -> Plan | None:
     """What a loaded model that nobody uses gives back at this pressure; None where it stays as it is.
 
     ``kept_tokens`` are those of its live conversation, which still fit. From HIGH pressure on it takes
-    the bucket that holds them; only CRITICAL changes the KV types, because that loses what was computed.
+    the bucket that holds them. Other KV types lose what was computed: they are the last resort, at
+    CRITICAL, where a smaller context gives nothing worthwhile.
     What is not worth a reload is not given back: less than 64 MiB or a tenth of the state.
     """
     loaded = situation.loaded
     if loaded is None or situation.memory.pressure < PressureTier.HIGH:
         return None
-    shape = _smaller(situation, loaded, kept_tokens)
-    before_bytes = state_bytes(situation.facts, loaded)
-    freed_bytes = before_bytes - state_bytes(situation.facts, shape)
-    if freed_bytes < WORTHWHILE_BYTES or freed_bytes * WORTHWHILE_DIVISOR < before_bytes:
-        return None
+    types = CacheTypes(loaded.key_cache_type, loaded.value_cache_type)
+    shape = _smaller(loaded, kept_tokens, types)
+    if not _is_worthwhile(situation, loaded, shape):
+        if situation.memory.pressure < PressureTier.CRITICAL:
+            return None
+        types = smaller_types(types, situation.facts, situation.defaults)
+        shape = _smaller(loaded, kept_tokens, types)
+        if not _is_worthwhile(situation, loaded, shape):
+            return None
+    freed_bytes = _freed_bytes(situation, loaded, shape)
     memory, facts = situation.memory, situation.facts
     footprint = estimate_footprint(facts, shape, situation.learned)
     budget = budget_of(situation)
-    types = CacheTypes(shape.key_cache_type, shape.value_cache_type)
     ceiling = max(facts.train_context_tokens or ASSUMED_TRAIN_CONTEXT_TOKENS, shape.context_tokens)
     safe = safe_context(next_draft(situation, loaded), types, budget, ceiling)
     available = memory.reading.available_bytes
@@ -61,10 +66,18 @@ def shrink(situation: Situation, kept_tokens: int) -> Plan | None:
     )
 
 
-def _smaller(situation: Situation, loaded: LoadShape, kept_tokens: int) -> LoadShape:
-    types = CacheTypes(loaded.key_cache_type, loaded.value_cache_type)
-    if situation.memory.pressure is PressureTier.CRITICAL:
-        types = smaller_types(types, situation.facts, situation.defaults)
+def _is_worthwhile(situation: Situation, loaded: LoadShape, smaller: LoadShape) -> bool:
+    freed_bytes = _freed_bytes(situation, loaded, smaller)
+    return freed_bytes >= WORTHWHILE_BYTES and freed_bytes * WORTHWHILE_DIVISOR >= state_bytes(
+        situation.facts, loaded
+    )
+
+
+def _freed_bytes(situation: Situation, loaded: LoadShape, smaller: LoadShape) -> int:
+    return state_bytes(situation.facts, loaded) - state_bytes(situation.facts, smaller)
+
+
+def _smaller(loaded: LoadShape, kept_tokens: int, types: CacheTypes) -> LoadShape:
     context = snap_up(kept_tokens + SPARE_TOKENS, loaded.context_tokens)
     batch = min(loaded.batch_tokens, context)
     return replace(
