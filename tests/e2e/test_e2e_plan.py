@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import autotune
 import pytest
@@ -103,7 +104,10 @@ def test_what_was_discarded_is_not_on_disk_and_the_rest_can_be_forgotten(client,
     assert client.snapshot().saved_prefixes_count == 0
     client.chat(DOCUMENT, "pocket", max_reply_tokens=1)
     client.unload_model("pocket")
-    snapshot = client.snapshot()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (snapshot := client.snapshot()).saved_prefixes_count:  # it is committed behind
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert snapshot.saved_prefixes_count == 1
     forgotten = ctl("forget", "pocket", "--yes", "--json")
     assert json.loads(forgotten.stdout) == {

@@ -164,9 +164,11 @@ async def test_a_conversation_goes_on_in_the_cache_and_after_an_unload_from_the_
 async def test_one_that_is_to_be_discarded_leaves_nothing_on_disk(house):
     await house.ask(replace(LONG, discard=True))
     await house.models.unload("pocket")
+    await house.prefixes.close()
     assert house.prefixes.saved_count == 0
     await house.ask(LONG)
     await house.models.unload("pocket")
+    await house.prefixes.close()  # what is saved is committed behind
     assert house.prefixes.saved_count == 1
 
 
