@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -259,6 +260,7 @@ def _shape_defaults(settings: Settings) -> ShapeDefaults:
         cores_count=settings.llamacpp.threads or psutil.cpu_count(logical=False) or os.cpu_count() or 1,
         margin_bytes=settings.memory.margin_mib << 20,
         prompt_cache_share=settings.memory.prompt_cache,
+        gpu=sys.platform == "darwin",
     )
 
 

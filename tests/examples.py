@@ -123,6 +123,7 @@ DEFAULTS = ShapeDefaults(
     cores_count=2,
     margin_bytes=1536 << 20,
     prompt_cache_share=0.1,
+    gpu=False,
 )
 PLENTY = MemoryReading(
     total_bytes=64 << 30, available_bytes=48 << 30, swap_total_bytes=8 << 30, swap_free_bytes=8 << 30

@@ -92,12 +92,17 @@ class ProcessMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resident:
-    """A loaded model as residency sees it: what unloading it would free, and whether it may leave."""
+    """A loaded model as residency sees it: what unloading it would free, and whether it may leave.
+
+    ``promised_bytes`` of those that it frees it has not taken yet: a cache that may still grow. They are
+    part of ``MemoryView.reserved_bytes`` until it leaves.
+    """
 
     model_id: str
     freed_bytes: int
     is_busy: bool
     last_used_at: float
+    promised_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

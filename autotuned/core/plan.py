@@ -85,6 +85,11 @@ class Need:
     profile: ProfileName = ProfileName.BALANCED
     swap_policy: SwapPolicy = SwapPolicy.ALLOW
 
+    @property
+    def prompt_is_unknown(self) -> bool:
+        """Whether nothing is known of the prompt yet: that is what an estimate of 0 says."""
+        return self.prompt_tokens == 0 and not self.prompt_is_exact
+
 
 class FitClass(Enum):
     """How a load fits into memory, best first."""

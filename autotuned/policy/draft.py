@@ -15,7 +15,7 @@ from autotuned.core.model import ModelFacts
 from autotuned.core.plan import LoadShape
 from autotuned.policy.batch import batch_tokens, micro_batch_tokens
 from autotuned.policy.cache_types import CacheTypes
-from autotuned.policy.footprint import estimate_footprint
+from autotuned.policy.footprint import estimate_footprint, prefers_mapping
 from autotuned.policy.situation import Situation
 
 
@@ -57,9 +57,9 @@ def first_draft(situation: Situation, types: CacheTypes) -> Draft:
         batch_tokens=batch,
         micro_batch_tokens=micro_batch_tokens(batch),
         flash_attention=defaults.flash_attention,
-        gpu_layers_count=facts.layers_count + 1,
+        gpu_layers_count=facts.layers_count + 1 if defaults.gpu else 0,
         host_prompt_cache_bytes=0,
-        memory_mapped=defaults.memory_mapped,
+        memory_mapped=defaults.memory_mapped and prefers_mapping(facts),
     )
     return Draft(facts, situation.learned, template)
 

@@ -87,7 +87,9 @@ def refit(situation: Situation, profile: ProfileName = ProfileName.BALANCED) -> 
     safe = safe_context(draft, types, budget, ceiling)
     if shape is None:
         shape = draft.shape(snap_up(needed_context(need), ceiling), types)
-    return fit_of(draft.footprint(shape).total_bytes, budget, safe)
+    # As at a load, the host prompt cache is not counted: it takes only what nothing else needs.
+    required = draft.footprint(replace(shape, host_prompt_cache_bytes=0)).total_bytes
+    return fit_of(required, budget, safe)
 
 
 def _largest_context(facts: ModelFacts, need: Need, loaded: LoadShape | None) -> int:

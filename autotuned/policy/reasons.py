@@ -97,6 +97,9 @@ UNKNOWN_TRAIN_CONTEXT = Reason(
 NO_FLASH_ATTENTION = Reason(
     "value-cache", "The value cache is F16: a quantised one needs flash attention, which is off."
 )
+LATENT_ATTENTION = Reason(
+    "latent-attention", "Keys and values are of one type: in this model the keys stand for both."
+)
 CONFIGURED_CACHE = Reason("cache-type", "The KV cache is Q8_0, as configured.")
 
 
@@ -137,13 +140,8 @@ def _expected(code: str, text: str, context_tokens: int, *, unsafe: bool) -> Rea
     return Reason(code, f"{text}, {so}.")
 
 
-def _is_unknown(need: Need) -> bool:
-    """An estimate of 0 is a prompt of which nothing is known yet."""
-    return need.prompt_tokens == 0 and not need.prompt_is_exact
-
-
 def _estimate(need: Need) -> tuple[Reason, ...]:
-    if need.prompt_is_exact or _is_unknown(need):
+    if need.prompt_is_exact or need.prompt_is_unknown:
         return ()
     text = f"The prompt was estimated at {count(need.prompt_tokens, 'token')} from its length."
     return (Reason("estimated", text),)
@@ -164,7 +162,7 @@ def _demand(need: Need, reply_tokens: int, spare_tokens: int) -> tuple[Reason, .
     """What the request needs; nothing where it says so itself."""
     if need.context_tokens is not None:
         return ()
-    parts = [] if _is_unknown(need) else [count(need.prompt_tokens, "prompt token")]
+    parts = [] if need.prompt_is_unknown else [count(need.prompt_tokens, "prompt token")]
     parts.append(f"{reply_tokens:,} for the reply")
     if spare_tokens:
         parts.append(f"{spare_tokens:,} spare")

@@ -70,7 +70,7 @@ def evicted(leaving: Sequence[Resident]) -> tuple[Reason, ...]:
     """Who leaves memory for the load."""
     if not leaving:
         return ()
-    freed = size(sum(resident.freed_bytes for resident in leaving))
+    freed = size(sum(resident.freed_bytes - resident.promised_bytes for resident in leaving))
     names = listed([resident.model_id for resident in leaving])
     verb = "leaves" if len(leaving) == 1 else "leave"
     return (Reason("evictions", f"Idle {names} {verb} memory for it, which frees {freed}."),)
@@ -113,15 +113,22 @@ def would_swap(need: Need, context_tokens: int, required_bytes: int, budget: Bud
         had = f"{limit} can be used without swapping while {size(budget.margin_bytes)} stay free"
     else:
         had = f"memory and swap together have {limit} for it"
-    which = "that was asked for" if need.context_tokens is not None else "that the prompt needs"
-    needs = f"The model needs {size(required_bytes)} with the context of {context_tokens:,} tokens {which}"
+    needs = f"The model needs {size(required_bytes)} with {_context(need, context_tokens)}"
     if not fitting:
         return f"{needs}, but {had}, which no context fits; close other programs or take a smaller model."
-    if need.context_tokens is not None:
+    if need.context_tokens is not None or need.prompt_is_unknown:
         return f"{needs}, but {had}; ask for at most {fitting:,} tokens or close other programs."
     return (
         f"{needs}, but {had}; a context of {fitting:,} would fit: shorten the prompt or close other programs."
     )
+
+
+def _context(need: Need, context_tokens: int) -> str:
+    if need.context_tokens is not None:
+        return f"the context of {context_tokens:,} tokens that was asked for"
+    if need.prompt_is_unknown:
+        return f"a context of {context_tokens:,} tokens, the smallest for any prompt"
+    return f"the context of {context_tokens:,} tokens that the prompt needs"
 
 
 def _pressure(memory: MemoryView) -> str:

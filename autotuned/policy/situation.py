@@ -21,7 +21,8 @@ class ShapeDefaults:
 
     ``batch_tokens`` 0 chooses. ``kv_cache`` "auto" takes the profile's type, and Q8_0 when memory is
     short; the others are kept whatever happens. ``margin_bytes`` stay free after a load;
-    ``prompt_cache_share`` is the share of what is left that the host prompt cache may take.
+    ``prompt_cache_share`` is the share of what is left that the host prompt cache may take. Where a
+    ``gpu`` computes, all layers are offered to it.
     """
 
     slots_count: int
@@ -32,6 +33,7 @@ class ShapeDefaults:
     cores_count: int
     margin_bytes: int
     prompt_cache_share: float
+    gpu: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +41,9 @@ class Situation:
     """The state that a plan is made in.
 
     ``memory.residents`` never holds the model itself. ``loaded`` is its shape, None where it is not in
-    memory; ``loaded_freed_bytes`` is what unloading it adds to the available memory, and
-    ``loaded_footprint`` what the engine measured of it, None where nobody knows.
+    memory; ``loaded_freed_bytes`` is what unloading it adds to the memory that can be had;
+    ``loaded_promised_bytes`` of them it has not taken yet, as with ``Resident``. ``loaded_footprint`` is
+    what the engine measured of it, None where nobody knows.
     """
 
     facts: ModelFacts
@@ -49,4 +52,5 @@ class Situation:
     memory: MemoryView
     loaded: LoadShape | None = None
     loaded_freed_bytes: int = 0
+    loaded_promised_bytes: int = 0
     loaded_footprint: Footprint | None = None

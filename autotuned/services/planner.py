@@ -84,6 +84,7 @@ class ModelPlanner(Planner):
             memory=self._residency.view(self._model_id),
             loaded=loaded,
             loaded_freed_bytes=self._residency.freed_bytes(self._model_id) if loaded else 0,
+            loaded_promised_bytes=self._residency.promised_bytes(self._model_id) if loaded else 0,
             loaded_footprint=footprint,
         )
 

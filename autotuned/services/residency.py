@@ -115,6 +115,7 @@ class Residency:
                     freed_bytes=self.freed_bytes(tenant.model_id),
                     is_busy=tenant.is_busy,
                     last_used_at=tenant.last_used_at,
+                    promised_bytes=self.promised_bytes(tenant.model_id),
                 )
                 for tenant in self._tenants.values()
                 if tenant.model_id != model_id and tenant.residence is not None
@@ -127,6 +128,12 @@ class Residency:
         tenant = self._tenants.get(model_id)
         measured = self._of(tenant) if tenant else None
         return measured.freed_bytes + measured.unclaimed_bytes if measured else 0
+
+    def promised_bytes(self, model_id: str) -> int:
+        """What it may still take of the bytes that unloading it frees; 0 where it is not loaded."""
+        tenant = self._tenants.get(model_id)
+        measured = self._of(tenant) if tenant else None
+        return measured.unclaimed_bytes if measured else 0
 
     def footprint(self, model_id: str) -> Footprint | None:
         """What the engine measured of this model; None where it is not loaded."""

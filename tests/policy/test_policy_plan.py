@@ -10,8 +10,8 @@ from autotuned.core.errors import ContextTooLong, FieldInvalid, WouldSwap
 from autotuned.core.learning import Learned
 from autotuned.core.memory import Footprint, MemoryView, PressureTier, Resident
 from autotuned.core.plan import KvCacheType, PlanAction
-from autotuned.policy.footprint import estimate_footprint
-from autotuned.policy.kv import fits_blocks
+from autotuned.policy.footprint import estimate_footprint, prefers_mapping
+from autotuned.policy.kv import fits_blocks, has_latent_attention
 from autotuned.policy.plan import plan
 from autotuned.policy.sizing import BUCKETS, least_reply, reserved_reply
 from tests.examples import DEFAULTS, PLENTY, POCKET, QWEN3_8B, counted, short_memory, situation
@@ -145,11 +145,12 @@ def test_a_first_shape_is_one_that_an_engine_accepts(need, state):
     shape = planned(need, state).shape
     assert 0 < shape.micro_batch_tokens <= shape.batch_tokens <= shape.context_tokens
     assert shape.micro_batch_tokens <= 512
-    assert shape.gpu_layers_count == state.facts.layers_count + 1
+    assert shape.gpu_layers_count == (state.facts.layers_count + 1 if state.defaults.gpu else 0)
     assert shape.slots_count == state.defaults.slots_count
     assert shape.kv_unified is (shape.slots_count > 1)
-    assert shape.memory_mapped is state.defaults.memory_mapped
+    assert shape.memory_mapped is (state.defaults.memory_mapped and prefers_mapping(state.facts))
     assert shape.flash_attention or shape.value_cache_type is KvCacheType.F16
+    assert shape.key_cache_type is shape.value_cache_type or not has_latent_attention(state.facts)
     for group in state.facts.layer_groups:
         assert fits_blocks(group.key_length, shape.key_cache_type)
         assert fits_blocks(group.value_length, shape.value_cache_type)
@@ -251,7 +252,7 @@ def test_every_part_of_the_shape_is_decided():
         "batch_tokens": 512,
         "micro_batch_tokens": 512,
         "flash_attention": True,
-        "gpu_layers_count": 5,
+        "gpu_layers_count": 0,
         "host_prompt_cache_bytes": shape.host_prompt_cache_bytes,
         "memory_mapped": True,
     }

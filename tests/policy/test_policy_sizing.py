@@ -5,15 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuned.policy.profiles import PROFILES
 from autotuned.policy.sizing import (
     BUCKETS,
     DEFAULT_TOKENS_PER_BYTE,
     LEAST_LEARNABLE_BYTES,
     LONGEST_TOKEN_BYTES,
+    SPARE_TOKENS,
     estimate_prompt_tokens,
     learn_tokens_per_byte,
+    least_context,
     least_prompt_tokens,
+    least_reply,
     needed_context,
+    reserved_reply,
+    snap_down,
     snap_up,
     suffices,
 )
@@ -73,7 +79,7 @@ def test_the_context_formula(wanted, tokens):
 
 @given(load_shapes(), needs(contexts=st.none()))
 def test_the_spare_is_for_sizing_and_not_for_keeping(shape, wanted):
-    exactly = replace(shape, context_tokens=wanted.prompt_tokens + wanted.reply_tokens)
+    exactly = replace(shape, context_tokens=wanted.prompt_tokens + reserved_reply(wanted))
     assert suffices(exactly, wanted)
     assert not suffices(replace(exactly, context_tokens=exactly.context_tokens - 1), wanted)
 
@@ -86,6 +92,31 @@ def test_a_requested_context_decides_alone(shape, wanted):
 @given(load_shapes(), needs(contexts=st.none()))
 def test_what_was_sized_suffices(shape, wanted):
     assert suffices(replace(shape, context_tokens=needed_context(wanted)), wanted)
+
+
+@given(needs(contexts=st.none()))
+def test_at_least_half_of_the_reply_is_reserved_and_all_of_it_within_the_profile(wanted):
+    reply = reserved_reply(wanted)
+    assert wanted.reply_tokens / 2 <= reply <= wanted.reply_tokens
+    if wanted.prompt_tokens + wanted.reply_tokens + SPARE_TOKENS <= PROFILES[wanted.profile].context_tokens:
+        assert reply == wanted.reply_tokens
+    elif reply > (wanted.reply_tokens + 1) // 2:
+        assert needed_context(wanted) == PROFILES[wanted.profile].context_tokens
+
+
+@given(needs(contexts=st.none()), st.sampled_from([1, 2, 16]), st.integers(512, 1 << 20))
+def test_the_least_context_holds_the_prompt_and_a_small_reply_or_is_the_ceiling(wanted, slots_count, ceiling):
+    least = least_context(wanted, slots_count, ceiling)
+    assert least <= ceiling
+    assert least == ceiling or least >= wanted.prompt_tokens + least_reply(wanted) + SPARE_TOKENS
+    assert least <= least_context(wanted, slots_count + 1, ceiling)
+
+
+@given(st.integers(1, 1 << 24), st.integers(256, 1 << 24))
+def test_snapping_down_never_exceeds_what_there_is_nor_falls_below_the_floor(tokens, floor):
+    snapped = snap_down(tokens, floor)
+    assert snapped >= floor
+    assert snapped <= max(tokens, floor)
 
 
 @given(st.integers(0, 1 << 26), st.integers(0, 1000), ratios)
