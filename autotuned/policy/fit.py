@@ -6,6 +6,7 @@ never makes a load fit worse.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from autotuned.core.plan import Fit, FitClass
@@ -97,15 +98,18 @@ def fit_of(required_bytes: int, budget: Budget, safe_context_tokens: int) -> Fit
 
 
 def _largest(draft: Draft, types: CacheTypes, ceiling: int, limit_bytes: int) -> int:
-    """By bisection over the buckets. All of the context is tried first, since it often fits."""
+    """All of the context is tried first, since it often fits; then what the state's bytes a token suggest."""
     contexts = buckets_within(ceiling)
-    low, high = 0, len(contexts)
+    low, high = 0, len(contexts)  # those below ``low`` fit, those from ``high`` on do not
     middle = high - 1
     while low < high:
-        shape = draft.shape(contexts[middle], types)
-        if draft.footprint(shape).total_bytes <= limit_bytes:
+        footprint = draft.footprint(draft.shape(contexts[middle], types))
+        left_bytes = limit_bytes - footprint.total_bytes
+        state_bytes = footprint.kv_cache_bytes
+        guess = contexts[middle] * max(left_bytes + state_bytes, 0) // max(state_bytes, 1)
+        if left_bytes >= 0:
             low = middle + 1
         else:
             high = middle
-        middle = (low + high) // 2
+        middle = min(max(bisect_right(contexts, guess) - 1, low), high - 1)
     return contexts[low - 1] if low else 0

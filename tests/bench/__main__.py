@@ -1,6 +1,7 @@
 """Runs every benchmark, or those that are named.
 
-python -m tests.bench [latency] [streaming] [footprint] [restart] [squeeze]
+python -m tests.bench [latency] [streaming] [footprint] [planning] [kv_memory] [restart] [day] [squeeze]
+                      [kv_quality]
 
 ``tests.bench.soak`` runs by itself: it takes as long as one likes and ends well or not.
 """
@@ -9,15 +10,29 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import footprint, latency, restart, squeeze, streaming
+from tests.bench import (
+    day,
+    footprint,
+    kv_memory,
+    kv_quality,
+    latency,
+    planning,
+    restart,
+    squeeze,
+    streaming,
+)
 from tests.bench.report import machine, save, show
 
 SECTIONS = {
     "latency": ("Added latency: time to first token", latency.measure),
     "streaming": ("Streaming ceiling: one stream, an engine that is not the limit", streaming.measure),
     "footprint": ("Footprint", footprint.measure),
+    "planning": ("One plan", planning.measure),
+    "kv_memory": ("KV cache of a chat turn against llama.cpp started by hand", kv_memory.measure),
     "restart": ("Restart and growth of a long conversation: restored against recomputed", restart.measure),
+    "day": ("A recorded day of three programs", day.measure),
     "squeeze": ("Memory gets short", squeeze.measure),
+    "kv_quality": ("Answers with a Q8_0 KV cache against F16", kv_quality.measure),
 }
 
 
