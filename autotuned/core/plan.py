@@ -105,7 +105,8 @@ class Fit:
     """A load against the memory that can be had: free, and that of idle models which would leave.
 
     ``safe_context_tokens`` is the largest context that is not at risk, and the ceiling that plans
-    use; 0 where even the smallest is at risk.
+    use; 0 where even the smallest is at risk. It is that of the KV types that the load has: smaller ones
+    would hold more.
     """
 
     fit_class: FitClass

@@ -127,7 +127,7 @@ def _context(need: Need, context_tokens: int) -> str:
     if need.context_tokens is not None:
         return f"the context of {context_tokens:,} tokens that was asked for"
     if need.prompt_is_unknown:
-        return f"a context of {context_tokens:,} tokens, the smallest for any prompt"
+        return f"a context of {context_tokens:,} tokens, the least for a prompt that is not known yet"
     return f"the context of {context_tokens:,} tokens that the prompt needs"
 
 
