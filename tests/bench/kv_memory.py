@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import autotune
 import psutil
@@ -41,23 +42,19 @@ class Turn:
 
 def measure() -> list[Row]:
     with processes.home() as folder:
-        models = folder / "data" / "models"
-        models.mkdir(parents=True)
-        model = write_large_llama(models / "large.gguf")
+        model = write_large_llama(folder / "large.gguf")
         plain = _by_hand(model, 4096, 1)
         default = _by_hand(model, 0, 4)
-        with (
-            processes.daemon(folder),
-            closing(autotune.Client(f"unix:{folder / 'run' / 'autotuned.sock'}", "bench")) as client,
-        ):
-            same_shape = _turn(client, context_tokens=4096)
-            limited = _turn(client, max_reply_tokens=512)
-            open_ended = _turn(client)
-            eight_bits = _turn(client, max_reply_tokens=512, profile="fast")
+        same_shape = _turn(model, context_tokens=4096)
+        limited = _turn(model, max_reply_tokens=512)
+        open_ended = _turn(model)
+        eight_bits = _turn(model, max_reply_tokens=512, profile="fast")
+        open_eight_bits = _turn(model, kv_cache="q8_0")
     turns = (
         ("reply of at most 512", limited, 67),
-        ("reply of any length", open_ended, 60),
+        ("reply of any length", open_ended, 67),
         ("reply of at most 512, Q8_0", eight_bits, 80),
+        ("reply of any length, Q8_0", open_eight_bits, 80),
     )
     return list(_rows(plain, default, same_shape, turns))
 
@@ -100,9 +97,17 @@ def _rows(
         )
 
 
-def _turn(client: autotune.Client, **options: object) -> Turn:
-    """Loads afresh, reads the first pieces of an answer, and looks at the worker."""
-    client.unload_model("large")
+def _turn(model: Path, *, kv_cache: str = "auto", **options: Any) -> Turn:
+    """Has a daemon that has seen nothing before answer, and looks at its worker in the middle of it."""
+    with (
+        processes.home() as folder,
+        processes.daemon(folder, "--set", f"models.files={model}", "--set", f"models.kv_cache={kv_cache}"),
+        closing(autotune.Client(f"unix:{folder / 'run' / 'autotuned.sock'}", "bench")) as client,
+    ):
+        return _answered(client, options)
+
+
+def _answered(client: autotune.Client, options: dict[str, Any]) -> Turn:
     request = autotune.chat_request(PROMPT, model="large", temperature=0.0, **options)
     with closing(client.generate(request)) as events:
         text = _first_pieces(event.delta.text for event in events if event.WhichOneof("event") == "delta")

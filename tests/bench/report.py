@@ -63,8 +63,10 @@ def _processor() -> str:
 
 
 def _figure(value: float) -> str:
-    """Three digits that matter."""
-    return f"{round(value, -3):,.0f}" if value >= 10_000 else f"{value:.3g}"
+    """Three digits that matter, or four before the point."""
+    if value >= 10_000:
+        return f"{round(value, -2):,.0f}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
