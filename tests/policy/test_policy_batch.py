@@ -14,6 +14,7 @@ from autotuned.policy.batch import (
     prefill_tokens_per_second,
 )
 from tests.examples import DEFAULTS, LLAMA_3_1_8B, PLENTY, POCKET, situation
+from tests.strategies import pressures
 
 CHOOSE = replace(DEFAULTS, batch_tokens=0)
 CRITICAL = MemoryView(reading=PLENTY, pressure=PressureTier.CRITICAL)
@@ -63,3 +64,12 @@ def test_the_estimate_goes_by_parameters_and_cores():
 
 def test_one_computation_holds_at_most_512_tokens():
     assert [micro_batch_tokens(batch) for batch in (32, 512, 2048)] == [32, 512, 512]
+
+
+@given(st.floats(0.1, 1e7), pressures)
+def test_a_chosen_batch_lasts_a_quarter_of_a_second_at_most_or_is_the_smallest(speed, pressure):
+    memory = MemoryView(reading=PLENTY, pressure=pressure)
+    learned = Learned(prefill_tokens_per_second=speed)
+    chosen = batch_tokens(situation(defaults=CHOOSE, learned=learned, memory=memory))
+    assert chosen.bit_count() == 1
+    assert chosen == 32 or (chosen <= 2048 and chosen / speed <= 0.25)

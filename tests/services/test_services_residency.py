@@ -143,6 +143,9 @@ async def test_what_other_models_may_still_take_is_not_given_away():
     view = stage.residency.view("second")
     assert view.reserved_bytes == promised
     assert [resident.freed_bytes for resident in view.residents] == [lease.loaded.footprint.total_bytes]
+    assert [resident.promised_bytes for resident in view.residents] == [promised]
+    assert stage.residency.promised_bytes("first") == promised
+    assert stage.residency.promised_bytes("second") == 0
     await stage.close()
 
 
