@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuned.core.chat import ProfileName, Sampling
-from autotuned.policy.profiles import PROFILES, reply_room, with_defaults
+from autotuned.core.plan import KvCacheType
+from autotuned.policy.profiles import PROFILES, Profile, reply_room, with_defaults
 
 
 def test_every_name_has_a_profile_of_that_name():
@@ -11,11 +12,21 @@ def test_every_name_has_a_profile_of_that_name():
 
 
 @pytest.mark.parametrize(
-    ("name", "temperature", "reply_tokens"),
-    [(ProfileName.FAST, 0.1, 512), (ProfileName.BALANCED, 0.7, 1024), (ProfileName.QUALITY, 0.8, 4096)],
+    ("name", "temperature", "reply_tokens", "context_tokens", "kv_cache_type"),
+    [
+        (ProfileName.FAST, 0.1, 512, 2048, KvCacheType.Q8_0),
+        (ProfileName.BALANCED, 0.7, 1024, 8192, KvCacheType.F16),
+        (ProfileName.QUALITY, 0.8, 4096, 32_768, KvCacheType.F16),
+    ],
 )
-def test_published_values(name, temperature, reply_tokens):
-    assert (PROFILES[name].temperature, PROFILES[name].reply_tokens) == (temperature, reply_tokens)
+def test_published_values(name, temperature, reply_tokens, context_tokens, kv_cache_type):
+    assert PROFILES[name] == Profile(
+        name=name,
+        temperature=temperature,
+        reply_tokens=reply_tokens,
+        context_tokens=context_tokens,
+        kv_cache_type=kv_cache_type,
+    )
 
 
 def test_profiles_cannot_be_changed_by_accident():
