@@ -8,6 +8,7 @@ Invariant: more tokens never give a smaller context.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from math import ceil
 
 from autotuned.core.plan import LoadShape, Need
@@ -32,17 +33,19 @@ _DECAY = 0.125
 
 def snap_up(tokens: int, ceiling: int) -> int:
     """The smallest bucket that holds ``tokens``, but at most ``ceiling``."""
-    return min(next((bucket for bucket in BUCKETS if bucket >= tokens), ceiling), ceiling)
+    index = bisect_left(BUCKETS, tokens)
+    return min(BUCKETS[index], ceiling) if index < len(BUCKETS) else ceiling
 
 
 def snap_down(tokens: int, floor: int) -> int:
     """The largest bucket within ``tokens``, but at least ``floor``."""
-    return max(next((bucket for bucket in reversed(BUCKETS) if bucket <= tokens), floor), floor)
+    index = bisect_right(BUCKETS, tokens)
+    return max(BUCKETS[index - 1], floor) if index else floor
 
 
 def buckets_within(ceiling: int) -> tuple[int, ...]:
     """The contexts that a model of this ceiling can have: the buckets below it, and all of it."""
-    return (*(bucket for bucket in BUCKETS if bucket < ceiling), ceiling)
+    return (*BUCKETS[: bisect_left(BUCKETS, ceiling)], ceiling)
 
 
 def reserved_reply(need: Need) -> int:

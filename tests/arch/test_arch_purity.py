@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CALCULATION = {
-    "__future__", "abc", "collections", "dataclasses", "enum", "fractions", "functools",
+    "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools",
     "hashlib",  # a hash is a calculation
     "itertools", "math", "pathlib", "statistics", "types", "typing",
 }  # fmt: skip
