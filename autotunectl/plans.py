@@ -66,7 +66,7 @@ def fit_text(fit: plan_pb2.Fit) -> str:
 def _ceiling(fit: plan_pb2.Fit) -> str:
     if not fit.safe_context_tokens:
         return "no context of this model is safe here, a smaller model or quantization may be"
-    return f"up to {fit.safe_context_tokens:,} tokens of context are safe"
+    return f"up to {fit.safe_context_tokens:,} tokens of context are safe with this KV cache"
 
 
 def context_text(shape: plan_pb2.LoadShape) -> str:

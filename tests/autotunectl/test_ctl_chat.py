@@ -193,7 +193,7 @@ def test_run_loads_shows_the_plan_and_asks(ctl, daemon):
         "Plan for pocket:\n"
         "  context  2,048 tokens in each of 1 slot\n"
         "  memory   34.2 MiB: 2.2 MiB weights, 2.0 MiB KV cache, 10.0 MiB computation, 20.0 MiB process\n"
-        "  fit      safe: it takes 34.0 MiB, 6.0 GiB can be had; up to 8,192 tokens of context are safe\n"
+        "  fit      safe: it takes 34.0 MiB, 6.0 GiB can be had; up to 8,192 tokens of context are safe with this KV cache\n"
         "  why      24 prompt tokens + 1,024 for the reply = 1,048 tokens.\n"
         "  why      1,048 snaps up to the bucket 2,048.\n"
         "pocket is in memory, loaded in 420 ms.\n"

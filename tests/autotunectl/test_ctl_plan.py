@@ -30,7 +30,7 @@ def test_the_decision_is_one_screen(ctl, daemon):
         "Cache     Q8_0 keys and F16 values, flash attention\n"
         "Batches   512 tokens, 256 at once\n"
         "Weights   mapped from the file\n"
-        "Fit       safe: it takes 34.0 MiB, 6.0 GiB can be had; up to 8,192 tokens of context are safe\n"
+        "Fit       safe: it takes 34.0 MiB, 6.0 GiB can be had; up to 8,192 tokens of context are safe with this KV cache\n"
         "Given up  nothing\n"
         "Evicts    nothing\n"
         "Pressure  normal\n" + WHY + "\n"
