@@ -81,9 +81,13 @@ class LoadedModel(Protocol):
         Ends when the whole prompt is in the cache. Closing it keeps what was computed.
         """
 
+    def holds(self, conversation: str) -> bool:
+        """Whether its state lies where requests run; one that does not may still be kept beside them."""
+
     async def save_prefix(self, conversation: str, file_name: str) -> WrittenPrefix:
         """Writes the KV state of a conversation that no request uses now into the prefix folder.
 
+        One that is kept beside those where requests run is fetched back for it, and pushes one out.
         A conversation whose state is not in the engine any more writes 0 tokens. Raises ``StorageFull``,
         ``EngineUnreachable``; what was written by then is for the caller to remove.
         """

@@ -126,6 +126,30 @@ class EnginePrefixes(OneModel):
         finally:
             await model.unload()
 
+    async def test_a_state_that_was_put_away_is_saved_with_its_reply(self, case):
+        model = await case.load(host_prompt_cache_bytes=64 << 20)
+        try:
+            events = await answer(model, ask("What is a KV cache?"), "Ada")
+            usage = finish_of(events).usage
+            await answer(model, ask("Bob " + LONG), "Bob")
+            assert (model.holds("Ada"), model.holds("Bob")) == (False, True)
+            saved = await model.save_prefix("Ada", FILE)
+            assert saved.tokens_count >= usage.prompt_tokens + usage.reply_tokens - 2
+            assert (model.holds("Ada"), model.holds("Bob")) == (True, False)
+        finally:
+            await model.unload()
+
+    async def test_a_slot_that_is_saved_is_not_used(self, case):
+        model = await case.load(slots_count=2)
+        try:
+            for name in ("Ada", "Bob"):
+                await answer(model, ask(f"{name} " + LONG, max_reply_tokens=1), name)
+            await model.save_prefix("Ada", FILE)
+            await answer(model, ask("Cyd " + LONG, max_reply_tokens=1), "Cyd")  # takes the oldest slot
+            assert (model.holds("Ada"), model.holds("Bob"), model.holds("Cyd")) == (False, True, True)
+        finally:
+            await model.unload()
+
     async def test_a_request_after_one_that_was_given_up_is_answered(self, case):
         model = await case.load(
             context_tokens=8192,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import msgspec
 
 from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt
-from autotuned.core.generation import EngineEvent, PrefillProgress
+from autotuned.core.errors import Unsupported
+from autotuned.core.generation import EngineEvent, EngineFinished, PrefillProgress, TextDelta
 from autotuned.core.memory import Footprint
 from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import WrittenPrefix
@@ -31,14 +33,13 @@ from autotuned.engines.llamacpp.continuation import with_reply_so_far
 from autotuned.engines.llamacpp.events import ChatReader, PromptReader, problem_in
 from autotuned.engines.llamacpp.prefix_file import PrefixFiles
 from autotuned.engines.llamacpp.process import WorkerProcess
+from autotuned.engines.llamacpp.prompts import Prompts
 from autotuned.engines.llamacpp.refusals import quoted
 from autotuned.engines.llamacpp.requests import OK, WorkerRequests
 from autotuned.engines.llamacpp.slots import Slot, Slots
 
 # How often a slot is looked at whose last request was given up; the engine ends it after its batch.
 SETTLE_SECONDS = 0.005
-# Prompts that are remembered, so that a state beside the slots can be asked for.
-REMEMBERED_PROMPTS = 64
 # Of a prompt whose state the engine has kept, at least so much is cached.
 KEPT_SHARE = 0.9
 # What the engine answers when a file could not be written to its end.
@@ -89,7 +90,7 @@ class LlamacppModel:
         self._requests = requests
         self._prefix_files = prefix_files
         self._slots = Slots(shape.slots_count)
-        self._put_away: dict[str, GenerationRequest] = {}  # the latest prompts, by conversation
+        self._prompts = Prompts()
 
     @property
     def incarnation_id(self) -> str:
@@ -121,8 +122,13 @@ class LlamacppModel:
     ) -> AsyncGenerator[EngineEvent, None]:
         """See ``LoadedModel.generate``."""
         request = with_reply_so_far(request, model_thinks=self._model_thinks)
+        texts = [request.reply_so_far]
         async with aclosing(self._stream(request, generation_call(request), conversation)) as events:
             async for event in events:
+                if isinstance(event, TextDelta):
+                    texts.append(event.text)
+                elif isinstance(event, EngineFinished):
+                    self._prompts.add_reply(conversation, "".join(texts))
                 yield event
 
     async def prefill(
@@ -134,6 +140,10 @@ class LlamacppModel:
             async for event in events:
                 if isinstance(event, PrefillProgress):
                     yield event
+
+    def holds(self, conversation: str) -> bool:
+        """See ``LoadedModel.holds``."""
+        return self._slots.has_holder(conversation)
 
     async def save_prefix(self, conversation: str, file_name: str) -> WrittenPrefix:
         """See ``LoadedModel.save_prefix``."""
@@ -173,9 +183,13 @@ class LlamacppModel:
 
         Only a request makes it do so: the prompt is asked for again, and left where it would be computed.
         """
-        request = self._put_away.get(conversation)
+        request = self._prompts.of(conversation)
         if request is None:
             return False
+        try:
+            request = with_reply_so_far(request, model_thinks=self._model_thinks)
+        except Unsupported:  # then the prompt alone is fetched
+            request = replace(request, reply_so_far="")
         async with aclosing(self.prefill(request, conversation)) as progress:
             async for state in progress:
                 if state.cached_tokens < KEPT_SHARE * state.prompt_tokens:
@@ -220,18 +234,10 @@ class LlamacppModel:
                     if not begun:
                         begun = True
                         self._slots.hold(slot, conversation)
-                        self._remember(conversation, request)
+                        if self._shape.host_prompt_cache_bytes and not request.discard:
+                            self._prompts.add(conversation, request, len(call.body))
                     yield event
             slot.is_settled = True
-
-    def _remember(self, conversation: str, request: GenerationRequest) -> None:
-        """Its state may be put away one day, and asking for it again takes its prompt."""
-        if not conversation or not self._shape.host_prompt_cache_bytes:
-            return
-        self._put_away.pop(conversation, None)
-        self._put_away[conversation] = request
-        if len(self._put_away) > REMEMBERED_PROMPTS:
-            del self._put_away[next(iter(self._put_away))]
 
     async def _settle(self, slot: Slot) -> None:
         """Waits until the worker has let go of a request that was given up on this slot.

@@ -60,8 +60,12 @@ class Slots:
         if slot is None:
             yield None
             return
+        place = self._free.index(slot)
         async with self._taken(slot):
             yield slot
+        # To be saved is no use: the slot is as old as it was.
+        self._free.remove(slot)
+        self._free.insert(min(place, len(self._free)), slot)
 
     def has_holder(self, conversation: str) -> bool:
         """Whether any slot holds the conversation."""
@@ -72,6 +76,7 @@ class Slots:
         if (other := self._holder(conversation)) is not None:
             other.holds = ""
         slot.holds = conversation
+        self._wake()  # who waited for what this slot held waits no more
 
     def _holder(self, conversation: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.holds == conversation != ""), None)
@@ -83,9 +88,12 @@ class Slots:
             yield
         finally:
             self._free.append(slot)
-            for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def _until_freed(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
