@@ -11,6 +11,13 @@ from autotunectl.session import Session
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+
+class _WholeNumber(click.IntRange):
+    name = "integer"  # as click calls a number without a range: this one is the machine's, not ours
+
+
+# What fits into a message; the daemon knows which of them make sense.
+WHOLE_NUMBER = _WholeNumber(-(1 << 63), (1 << 63) - 1)
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 

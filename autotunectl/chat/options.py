@@ -9,6 +9,7 @@ import click
 
 from autotunectl.chat.conversation import Conversation
 from autotunectl.memory_options import keep_alive_option, no_swap_of, profile_option, swap_option
+from autotunectl.options import WHOLE_NUMBER
 from autotunectl.output import printable
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ def conversation_options(function: Callable[..., Any]) -> Callable[..., Any]:
             profile_option,
             click.option("-s", "--system", default="", metavar="TEXT", help="Instructions to the model."),
             click.option("--temperature", type=float, help="0 is greedy; at most 5."),
-            click.option("--max-tokens", type=int, help="Tokens of an answer at most."),
-            click.option("--seed", type=int, help="Equal seeds give equal answers."),
-            click.option("--context", type=int, help="Tokens of context, instead of the computed ones."),
+            click.option("--max-tokens", type=WHOLE_NUMBER, help="Tokens of an answer at most."),
+            click.option("--seed", type=WHOLE_NUMBER, help="Equal seeds give equal answers."),
+            click.option(
+                "--context", type=WHOLE_NUMBER, help="Tokens of context, instead of the computed ones."
+            ),
             swap_option,
             keep_alive_option,
             click.option("--no-store", is_flag=True, help="Keep nothing of the conversation on disk."),
@@ -66,7 +69,8 @@ def converse(
 
     conversation.model = client.get_model(conversation.model).id
     session.note(f"Talking to {printable(conversation.model)}; /help lists the commands, Ctrl-D leaves.")
-    prompt = Prompt(state_directory())
+    keeps_nothing = conversation.options["store"] is False
+    prompt = Prompt(None if keeps_nothing else state_directory())
     return Repl(session, client, conversation, read=prompt.read, shows_numbers=stats is not False).run()
 
 

@@ -38,8 +38,10 @@ class PrivateHistory(FileHistory):
             super().store_string(string)
 
 
-def open_history(folder: Path) -> History:
-    """The history in ``folder``, or one in memory where no file can be kept."""
+def open_history(folder: Path | None) -> History:
+    """The history in ``folder``, or one in memory where no file can or should be kept (None)."""
+    if folder is None:
+        return InMemoryHistory()
     path = folder / "chat_history"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,9 +86,9 @@ def key_bindings() -> KeyBindings:
 
 
 class Prompt:
-    """Reads lines at the terminal."""
+    """Reads lines at the terminal. ``history_folder`` None keeps nothing of what is typed."""
 
-    def __init__(self, history_folder: Path) -> None:
+    def __init__(self, history_folder: Path | None) -> None:
         self._session: PromptSession[str] = PromptSession(
             history=open_history(history_folder),
             completer=SlashCompleter(),

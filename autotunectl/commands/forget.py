@@ -15,14 +15,17 @@ from autotunectl.session import Session
 
 
 @verb("forget")
-@click.argument("model", default="")
+@click.argument("model", default=None)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def command(session: Session, model: str, yes: bool) -> int:
+def command(session: Session, model: str | None, yes: bool) -> int:
     """Delete the saved KV prefixes of MODEL, or of every model.
 
     They are what the models computed of earlier prompts, kept on disk so that it need not be computed
     again. Conversations go on without them; their next answer begins later.
     """
+    if model == "":
+        raise click.UsageError("MODEL is empty; name the model, or leave it out for all of them")
+    model = model or ""
     if not yes and (session.json or not _is_asked()):
         raise click.UsageError("Nobody is there to ask; add --yes to delete")
     with session.connect() as client:

@@ -9,7 +9,7 @@ from autotune.requests import load_model_request
 
 from autotunectl.loading import event_json, load_model, loaded_text
 from autotunectl.memory_options import keep_alive_option, no_swap_of, profile_option, swap_option
-from autotunectl.options import verb
+from autotunectl.options import WHOLE_NUMBER, verb
 from autotunectl.session import Session
 
 FLAGS = {"context_tokens": "--context", "keep_alive_duration": "--keep-alive"}
@@ -17,7 +17,7 @@ FLAGS = {"context_tokens": "--context", "keep_alive_duration": "--keep-alive"}
 
 @verb("load")
 @click.argument("model")
-@click.option("--context", type=int, help="Tokens of context at least.")
+@click.option("--context", type=WHOLE_NUMBER, help="Tokens of context at least.")
 @profile_option
 @swap_option
 @keep_alive_option

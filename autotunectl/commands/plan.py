@@ -11,7 +11,7 @@ from autotune.v1 import model_service_pb2, plan_pb2
 from autotunectl.chat.question import text_of
 from autotunectl.json_output import enum_text, message_json
 from autotunectl.memory_options import no_swap_of, profile_option, swap_option
-from autotunectl.options import verb
+from autotunectl.options import WHOLE_NUMBER, verb
 from autotunectl.output import PLAIN, Style, format_count, format_fields, one_line
 from autotunectl.plans import (
     context_text,
@@ -33,11 +33,11 @@ FLAGS = {
 
 @verb("plan")
 @click.argument("model")
-@click.option("--prompt-tokens", type=int, help="Tokens of the prompt.")
+@click.option("--prompt-tokens", type=WHOLE_NUMBER, help="Tokens of the prompt.")
 @click.option("--file", type=click.File("rb"), help="A file with the prompt; - is standard input.")
 @profile_option
-@click.option("--context", type=int, help="Tokens of context, instead of the computed ones.")
-@click.option("--reply", type=int, help="Tokens of the reply at most.")
+@click.option("--context", type=WHOLE_NUMBER, help="Tokens of context, instead of the computed ones.")
+@click.option("--reply", type=WHOLE_NUMBER, help="Tokens of the reply at most.")
 @swap_option
 def command(session: Session, model: str, **settings: Any) -> None:
     """Show what a request to MODEL would lead to, and why.

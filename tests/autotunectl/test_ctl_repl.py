@@ -49,6 +49,13 @@ def sent(daemon) -> list[str]:
     return [message.parts[0].text for message in daemon.requests[-1].chat.messages]
 
 
+def test_without_a_folder_nothing_that_is_typed_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    history = open_history(None)
+    history.store_string("a secret")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_request_carries_the_whole_conversation(daemon, capsys):
     daemon.script = say("Hello.")
     conversation = converse(daemon, ["One?", "  ", "Two?"], system="Be brief.", model="pocket")

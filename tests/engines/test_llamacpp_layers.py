@@ -294,10 +294,8 @@ def test_a_newer_model_with_both_keeps_both(groups_of):
 
 def test_heads_of_the_first_layer_decide_how_long_they_are(groups_of):
     assert groups_of("deci", 2, 4096, attention__head_count=[32, 16]) == (full(1, 32), full(1, 16))
-    assert groups_of("newer", 2, 4096, attention__head_count=[0, 16]) == (
-        LayerGroup(layers_count=1),
-        LayerGroup(layers_count=1, kv_heads=16),
-    )
+    with pytest.raises(ModelInvalid, match="neither attention heads nor recurrent layers"):
+        groups_of("newer", 2, 4096, attention__head_count=[0, 16])
 
 
 @pytest.mark.parametrize(

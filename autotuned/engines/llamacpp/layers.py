@@ -61,6 +61,8 @@ def layer_groups(metadata: Metadata) -> tuple[LayerGroup, ...]:
         )
         for layer, count in counted.items()
     )
+    if not any(group.key_length or group.recurrent_elements for group in groups):
+        raise metadata.invalid("has neither attention heads nor recurrent layers")
     _bound(metadata, groups)
     return groups
 
