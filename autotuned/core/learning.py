@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from autotuned.core.memory import Footprint
 from autotuned.core.plan import LoadShape
 
+# Sessions of one model content that are remembered, the latest ones.
+MOST_SESSIONS = 200
+
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLoad:

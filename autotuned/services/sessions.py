@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from autotuned.core.chat import GenerationRequest, ProfileName
 from autotuned.core.errors import AutotuneError
-from autotuned.core.learning import SessionSize
+from autotuned.core.learning import MOST_SESSIONS, SessionSize
 from autotuned.core.ports import Clock, LearningStore
 from autotuned.log import fields
 from autotuned.policy.profiles import PROFILES, reply_room
@@ -29,7 +29,6 @@ from autotuned.services.learning import WRITE_INTERVAL_SECONDS, Learning
 from autotuned.services.write_behind import WriteBehind
 
 REMEMBERED_SECONDS = 30 * 24 * 3600.0
-MOST_SESSIONS = 200  # of each model
 MOST_MODELS = 64
 MOST_EXPECTED = 1024
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import msgspec
+from peewee import ModelSelect, fn
 
-from autotuned.core.learning import Learned, MeasuredLoad, SessionSize
+from autotuned.core.learning import MOST_SESSIONS, Learned, MeasuredLoad, SessionSize
 from autotuned.core.ports import LearningStore
 from autotuned.storage.db import Database
 from autotuned.storage.tables import LearnedModelRow, SessionRow
@@ -41,8 +42,14 @@ class SqliteLearningStore(LearningStore):
         await self._database.run(lambda: query.execute(self._database.sqlite))
 
     async def sessions(self, newer_than: float) -> Sequence[SessionSize]:
-        """Sessions that ended after this epoch second, oldest first."""
-        query = SessionRow.select().where(SessionRow.ended_at > newer_than).order_by(SessionRow.ended_at)
+        """Sessions that ended after this epoch second, oldest first; of each model the latest ones."""
+        latest = _by_age().where(SessionRow.ended_at > newer_than).alias("latest")
+        query = (
+            SessionRow.select()
+            .join(latest, on=(SessionRow.session == latest.c.session))
+            .where(latest.c.age <= MOST_SESSIONS)
+            .order_by(SessionRow.ended_at)
+        )
         rows = await self._database.run(lambda: list(query.dicts().execute(self._database.sqlite)))
         return [SessionSize(**row) for row in rows]
 
@@ -52,9 +59,24 @@ class SqliteLearningStore(LearningStore):
         await self._database.run(lambda: query.execute(self._database.sqlite))
 
     async def prune(self, older_than_seconds: float, now: float) -> int:
-        """Forgets the sessions that ended so long before ``now`` (epoch seconds); returns their number."""
-        query = SessionRow.delete().where(SessionRow.ended_at < now - older_than_seconds)
+        """Forgets the sessions that ended so long before ``now`` (epoch seconds), and all but the latest.
+
+        Returns their number.
+        """
+        by_age = _by_age().alias("by_age")
+        surplus = by_age.select_from(by_age.c.session).where(by_age.c.age > MOST_SESSIONS)
+        query = SessionRow.delete().where(
+            (SessionRow.ended_at < now - older_than_seconds) | SessionRow.session.in_(surplus)
+        )
         return int(await self._database.run(lambda: query.execute(self._database.sqlite)))
+
+
+def _by_age() -> ModelSelect[SessionRow]:
+    """Names of sessions with their ``age``: 1 is the latest one of its model."""
+    age = fn.ROW_NUMBER().over(
+        partition_by=[SessionRow.model_digest], order_by=[SessionRow.ended_at.desc(), SessionRow.session]
+    )
+    return SessionRow.select(SessionRow.session, age.alias("age"))
 
 
 def _to_learned(row: LearnedModelRow) -> Learned:

@@ -19,6 +19,9 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+from peewee import RawQuery
+
 from autotuned.core.errors import AutotuneError, StorageFull
 from autotuned.core.ports import PrefixStore
 from autotuned.core.prefix import SavedPrefix
@@ -51,10 +54,7 @@ class FilePrefixStore(PrefixStore):
 
     async def prefixes(self) -> Sequence[SavedPrefix]:
         """All of them whose file is there, whole by its size. Makes the folder where it is missing."""
-        rows = await self._database.run(
-            lambda: list(PrefixRow.select().dicts().execute(self._database.sqlite))
-        )
-        saved = [_to_prefix(row) for row in rows]
+        saved = await self._readable()
         sizes = await self._in_folder(self._sizes)
         sound = [each for each in saved if sizes.get(each.file_name) == each.bytes_count]
         if lost := [each.id for each in saved if each not in sound]:
@@ -65,6 +65,18 @@ class FilePrefixStore(PrefixStore):
             _log.warning("strange files are removed", extra=fields(folder=self._folder, count=len(strange)))
             await self._in_folder(lambda: self._unlink(strange))
         return sound
+
+    async def _readable(self) -> list[SavedPrefix]:
+        """What the manifest says; an entry that cannot be understood is removed, and its file is nobody's."""
+        every = RawQuery("SELECT * FROM prefixes").dicts()  # unconverted: one entry must not fail them all
+        rows = await self._database.run(lambda: list(every.execute(self._database.sqlite)))
+        saved = {row["id"]: _to_prefix(row) for row in rows}
+        malformed = [prefix_id for prefix_id, prefix in saved.items() if prefix is None]
+        if malformed:
+            _log.warning("malformed entries of prefixes are removed", extra=fields(count=len(malformed)))
+            query = PrefixRow.delete().where(PrefixRow.id.in_(malformed))
+            await self._database.run(lambda: query.execute(self._database.sqlite))
+        return [prefix for prefix in saved.values() if prefix is not None]
 
     async def add(self, prefix: SavedPrefix) -> None:
         """Commits an entry; its file is on the disk by then, and its owner's alone."""
@@ -199,7 +211,13 @@ def _to_row(prefix: SavedPrefix) -> dict[str, object]:
     return row
 
 
-def _to_prefix(row: dict[str, object]) -> SavedPrefix:
-    boundaries = tuple(str(row.pop("boundaries")).split())
-    boundary_tokens = tuple(int(each) for each in str(row.pop("boundary_tokens")).split())
-    return SavedPrefix(boundaries=boundaries, boundary_tokens=boundary_tokens, **row)  # type: ignore[arg-type]
+def _to_prefix(row: dict[str, object]) -> SavedPrefix | None:
+    """None where the row is none that ``_to_row`` made."""
+    boundaries = str(row["boundaries"]).split()
+    try:
+        boundary_tokens = [int(each) for each in str(row["boundary_tokens"]).split()]
+        values = row | {"boundaries": boundaries, "boundary_tokens": boundary_tokens}
+        prefix = msgspec.convert(values, SavedPrefix)
+    except (ValueError, msgspec.ValidationError):
+        return None
+    return prefix if boundaries and len(boundaries) == len(boundary_tokens) else None

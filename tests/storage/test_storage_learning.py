@@ -11,6 +11,7 @@ import pytest
 from autotuned.core.errors import StorageFull
 from autotuned.core.learning import Learned, MeasuredLoad, SessionSize
 from autotuned.core.memory import Footprint
+from autotuned.storage import learning
 from autotuned.storage.db import Database
 from autotuned.storage.learning import SqliteLearningStore
 from autotuned.storage.tables import LearnedModelRow
@@ -86,6 +87,20 @@ async def test_prune_forgets_old_sessions_alone(store):
         )
     assert await store.prune(100.0, 10_000.0) == 1
     assert [size.session for size in await store.sessions(0.0)] == ["age-99", "age-0"]
+
+
+async def test_of_each_model_the_latest_sessions_alone_are_read_and_kept(store, monkeypatch):
+    monkeypatch.setattr(learning, "MOST_SESSIONS", 2)
+    for number in range(4):
+        for digest in ("a", "b"):
+            await store.remember_session(
+                replace(SESSION, session=f"{digest}{number}", model_digest=digest, ended_at=1000.0 + number)
+            )
+    kept = ["a2", "b2", "a3", "b3"]
+    assert sorted(size.session for size in await store.sessions(0.0)) == sorted(kept)
+    assert await store.prune(1e6, 2000.0) == 4
+    monkeypatch.setattr(learning, "MOST_SESSIONS", 9)
+    assert sorted(size.session for size in await store.sessions(0.0)) == sorted(kept)
 
 
 async def test_a_full_disk_is_said(store, database):

@@ -17,6 +17,7 @@ from autotuned.core.prefix import SavedPrefix
 from autotuned.storage.db import Database
 from autotuned.storage.errors import StorageFailed
 from autotuned.storage.prefixes import FilePrefixStore
+from autotuned.storage.tables import PrefixRow
 
 PREFIX = SavedPrefix(
     id="p1",
@@ -68,6 +69,27 @@ async def test_every_field_has_a_column_of_its_own(store):
     texts = {"model_id": "caf\\udce9", "conversation_id": "conversation"}
     added = await add(store, named("distinct", **numbers, **texts))
     assert list(await store.prefixes()) == [added]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE prefixes SET boundaries = '' WHERE id = 'p1'",
+        "UPDATE prefixes SET boundary_tokens = '10' WHERE id = 'p1'",
+        "UPDATE prefixes SET boundary_tokens = '10 x' WHERE id = 'p1'",
+        "UPDATE prefixes SET tokens_count = 'many' WHERE id = 'p1'",
+        "UPDATE prefixes SET prefill_seconds = 'long' WHERE id = 'p1'",
+        "UPDATE prefixes SET file_name = x'ff' WHERE id = 'p1'",
+    ],
+)
+async def test_an_entry_that_cannot_be_understood_goes_and_the_rest_stays(store, database, caplog, damage):
+    sound = await add(store, named("sound"))
+    await add(store, named("p1"))
+    await database.run(lambda: database.sqlite.execute_sql(damage))
+    assert await store.prefixes() == [sound]
+    assert "malformed entries of prefixes are removed" in caplog.messages
+    assert names_in(store.folder) == {"sound.kv"}
+    assert await database.run(lambda: PrefixRow.select().count(database.sqlite)) == 1
 
 
 async def test_its_owner_alone_reads_it(store):
