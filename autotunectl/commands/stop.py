@@ -14,8 +14,8 @@ from autotunectl.output import format_seconds
 from autotunectl.session import Session
 
 _POLL_SECONDS = 0.02
-_GRACE_SECONDS = 10.0
-"""What closing workers and databases may take after the drain."""
+_GRACE_SECONDS = 25.0
+"""What closing workers and databases may take after the drain: longer than the daemon's own backstop."""
 
 
 @verb("stop")

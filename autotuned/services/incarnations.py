@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 class KvKeeper(Protocol):
     """What is done about the KV state of an incarnation that ends; ``services.prefixes`` does it."""
 
-    async def save(self, loaded: LoadedModel) -> None:
-        """Saves what is worth it, in bounded time. Never raises."""
+    async def save(self, loaded: LoadedModel, within_seconds: float | None = None) -> None:
+        """Saves what is worth it, in so much time; None: the time that is usual."""
 
     def forget(self, loaded: LoadedModel) -> None:
         """The incarnation is gone."""
@@ -143,15 +143,20 @@ class Incarnations:
         for loaded, watch in tuple(self._watches.items()):
             try:
                 async with asyncio.timeout(CLOSING_SAVE_SECONDS):
-                    await self._save(loaded)
+                    await self._save(loaded, CLOSING_SAVE_SECONDS)
             except TimeoutError:
                 _log.warning("not all prefixes were saved in time", extra=fields(model=self.entry.id))
             await loaded.unload()
             await asyncio.wait([watch])
 
-    async def _save(self, loaded: LoadedModel) -> None:
-        if not loaded.is_gone:
-            await self._keeper.save(loaded)
+    async def _save(self, loaded: LoadedModel, within_seconds: float | None = None) -> None:
+        """Whatever goes wrong with it, the incarnation can be unloaded afterwards."""
+        if loaded.is_gone:
+            return
+        try:
+            await self._keeper.save(loaded, within_seconds)
+        except Exception:  # noqa: BLE001 - what is not saved is computed again
+            _log.exception("prefixes were not saved", extra=fields(model=self.entry.id))
 
     async def _watch(self, residence: Residence) -> None:
         cause = await residence.loaded.wait_gone()

@@ -17,6 +17,7 @@ from autotuned.core.model import ModelFacts
 from autotuned.core.ports import LoadedModel
 from autotuned.core.prefix import PrefixChain, SavedPrefix
 from autotuned.policy.prefix_worth import (
+    WRITE_BYTES_PER_SECOND,
     is_worth_a_checkpoint,
     is_worth_saving,
     recompute_seconds,
@@ -26,6 +27,8 @@ from autotuned.policy.prefixes import boundary_tokens, shared_count
 
 # Beside those in slots, so many conversations are remembered that may be in the engine's own cache.
 REMEMBERED_COUNT = 64
+# Names of conversations that must never be written, remembered beyond that.
+REMEMBERED_DISCARDED_COUNT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,16 @@ class Conversation:
         self.tokens_count = self.saved_tokens = saved.tokens_count
         self.prefill_seconds = saved.prefill_seconds
 
+    def written(self, tokens_count: int, *, of_tokens: int) -> None:
+        """The engine wrote so many tokens when this was taken to have ``of_tokens``: its count is right."""
+        if self.tokens_count == of_tokens:  # no request has narrowed it since
+            self.tokens_count = tokens_count
+        self.saved_tokens = min(tokens_count, self.tokens_count)
+
+    def leave_unsaved(self) -> None:
+        """It is not written before it has changed."""
+        self.saved_tokens = self.tokens_count
+
     def settle(self, chain: PrefixChain, usage: Usage, prefill_seconds: float, now: float) -> None:
         """A request has ended well: the state is its prompt and its reply."""
         tokens_count = usage.prompt_tokens + usage.reply_tokens
@@ -112,6 +125,7 @@ class Incarnation:
         self.lock = asyncio.Lock()
         self.given_up_files: list[str] = []
         self._conversations: dict[str, Conversation] = {}  # the last one was used last
+        self._discarded: dict[str, None] = {}  # names, the latest last
 
     @property
     def is_serving(self) -> bool:
@@ -126,6 +140,10 @@ class Incarnation:
     def state_bytes(self, conversation: Conversation) -> int:
         """How large its file would be."""
         return state_bytes(self.facts, self.loaded.shape, conversation.tokens_count)
+
+    def write_seconds(self, conversation: Conversation) -> float:
+        """What writing it takes on a common disk."""
+        return self.state_bytes(conversation) / WRITE_BYTES_PER_SECOND
 
     def live_tokens(self, chain: PrefixChain) -> int:
         """Tokens of this prompt that the slot which it gets holds, or the engine's own cache."""
@@ -152,7 +170,9 @@ class Incarnation:
         conversation = self._conversations.pop(chain.conversation, None) or Conversation(chain.conversation)
         self._conversations[chain.conversation] = conversation
         conversation.narrow(chain)
-        conversation.discard = conversation.discard or chain.discard
+        conversation.discard = conversation.discard or chain.discard or conversation.name in self._discarded
+        if conversation.discard:
+            self._remember_discarded(conversation.name)
         conversation.promise = None
         conversation.under_way.add(id(chain))
         self._forget_oldest()
@@ -179,6 +199,10 @@ class Incarnation:
         """What should be on disk before the engine ends, the most valuable first."""
         worthy = [each for each in self.conversations if self.is_worth_saving(each)]
         return sorted(worthy, key=lambda each: each.prefill_seconds, reverse=True)
+
+    def to_save_at_the_end(self) -> list[Conversation]:
+        """The same, those in slots before those beside them: fetching one back pushes another one out."""
+        return sorted(self.worth_saving(), key=lambda each: not self.loaded.holds(each.name))
 
     def worth_a_checkpoint(self, rested_before: float) -> list[Conversation]:
         """What should be on disk in case that the engine dies, of all that rest since then or longer."""
@@ -223,5 +247,11 @@ class Incarnation:
     def _forget_oldest(self) -> None:
         most = self.loaded.shape.slots_count + REMEMBERED_COUNT
         for conversation in self.conversations[most:]:
-            if not conversation.under_way and not conversation.discard:
+            if not conversation.under_way:
                 self.forget(conversation)
+
+    def _remember_discarded(self, name: str) -> None:
+        self._discarded.pop(name, None)
+        self._discarded[name] = None
+        if len(self._discarded) > REMEMBERED_DISCARDED_COUNT:
+            del self._discarded[next(iter(self._discarded))]

@@ -96,7 +96,8 @@ class Prefixes:
         conversation = incarnation.begin(chain)
         try:
             async with incarnation.lock:
-                if replaced and (promise or not incarnation.survives_in_memory(replaced)):
+                is_lost = replaced and (promise or not incarnation.survives_in_memory(replaced))
+                if replaced and is_lost and loaded.holds(replaced.name):
                     await self._save_if_worth(incarnation, replaced)
                 if promise and await self._restore(loaded, entry, conversation, promise):
                     conversation.narrow(chain)
@@ -133,17 +134,28 @@ class Prefixes:
         if incarnation is not None:
             incarnation.end(chain)
 
-    async def save(self, loaded: LoadedModel) -> None:
-        """Writes every state of an incarnation that is about to end and that is worth it. Never raises."""
+    async def save(self, loaded: LoadedModel, within_seconds: float | None = None) -> None:
+        """Writes every state of an incarnation that is about to end and that is worth it.
+
+        What cannot be written in the time that is left (None: ``SAVE_SECONDS`` in all) is left out.
+        """
         incarnation = self._incarnations.get(loaded.incarnation_id)
         if incarnation is None or loaded.is_gone:
             return
         incarnation.end_all()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (SAVE_SECONDS if within_seconds is None else within_seconds)
+        all_written = True
         try:
-            async with asyncio.timeout(SAVE_SECONDS), incarnation.lock:
-                for conversation in incarnation.worth_saving():
+            async with asyncio.timeout_at(deadline), incarnation.lock:
+                for conversation in incarnation.to_save_at_the_end():
+                    if incarnation.write_seconds(conversation) > deadline - loop.time():
+                        all_written = False
+                        continue
                     await self._save_if_worth(incarnation, conversation)
         except TimeoutError:
+            all_written = False
+        if not all_written:
             _log.warning("not all prefixes were saved in time", extra=fields(model=incarnation.model_id))
 
     def forget(self, loaded: LoadedModel) -> None:
@@ -153,7 +165,10 @@ class Prefixes:
             self._saved.discard_file(file_name)
 
     async def checkpoint(self) -> None:
-        """Writes what rests, so that little is lost when the process dies."""
+        """Writes what rests in a slot, so that little is lost when the process dies.
+
+        What the engine keeps beside its slots is left there: to fetch it back would push another one out.
+        """
         for incarnation in tuple(self._incarnations.values()):
             if incarnation.loaded.is_gone:
                 self.forget(incarnation.loaded)
@@ -163,7 +178,8 @@ class Prefixes:
                 async with incarnation.lock:
                     if incarnation.is_serving:  # writing would hold up who is being answered
                         break
-                    await self._save_if_worth(incarnation, conversation)
+                    if incarnation.loaded.holds(conversation.name):
+                        await self._save_if_worth(incarnation, conversation)
 
     async def expire(self) -> None:
         """Deletes what nobody used for long."""
@@ -175,12 +191,13 @@ class Prefixes:
     async def delete(self, model_id: str) -> tuple[int, int]:
         """Deletes the prefixes of a model, or all of them with ""; returns how many, and their bytes.
 
-        What is live now is written again only when its conversation goes on.
+        What is live now is written again only when its conversation goes on. A save under way is waited for.
         """
-        for incarnation in self._incarnations.values():
+        for incarnation in tuple(self._incarnations.values()):
             if model_id in {"", incarnation.model_id}:
-                for conversation in incarnation.conversations:
-                    conversation.saved_tokens = conversation.tokens_count
+                async with incarnation.lock:
+                    for conversation in incarnation.conversations:
+                        conversation.leave_unsaved()
         return await self._delete([each for each in self._saved.all if model_id in {"", each.model_id}])
 
     async def delete_conversation(self, conversation_id: str) -> None:
@@ -227,13 +244,25 @@ class Prefixes:
     async def _restore(
         self, loaded: LoadedModel, entry: ModelEntry, conversation: Conversation, promise: Promise
     ) -> bool:
-        """Whether the engine has read the file. One that is damaged or that it refuses is removed."""
+        """Whether the engine has read the file. One that is damaged or that it refuses is removed.
+
+        So is one that the engine dies of: it must not do so for every request of its conversation.
+        """
         saved = promise.saved
         if not await self._saved.is_sound(saved):
             _log.warning("a damaged prefix is removed", extra=fields(model=entry.id, file=saved.file_name))
             self._saved.remove([saved])
             return False
-        restored_tokens = await loaded.restore_prefix(conversation.name, saved.file_name)
+        was_gone = loaded.is_gone
+        try:
+            restored_tokens = await loaded.restore_prefix(conversation.name, saved.file_name)
+        except EngineUnreachable:
+            if not was_gone:
+                _log.warning(
+                    "the engine died of a prefix", extra=fields(model=entry.id, file=saved.file_name)
+                )
+                self._saved.remove([saved])
+            raise
         if not restored_tokens:
             _log.warning("the engine refused a prefix", extra=fields(model=entry.id, file=saved.file_name))
             self._saved.remove([saved])
@@ -291,6 +320,7 @@ class Prefixes:
         except AutotuneError as error:
             _log.warning("prefix was not saved", extra=fields(model=wanted.model_id, reason=error.reason))
             self._saved.discard_file(wanted.file_name)
+            conversation.leave_unsaved()  # until it has changed: trying again would fail again
             return
         except BaseException:  # it was given up, and the engine may go on writing until it ends
             self._saved.discard_file(wanted.file_name)
@@ -302,7 +332,7 @@ class Prefixes:
             self._saved.discard_file(wanted.file_name)
             incarnation.forget(conversation)
             return
-        conversation.saved_tokens = conversation.tokens_count
+        conversation.written(written.tokens_count, of_tokens=wanted.tokens_count)
         self._saved.add(
             replace(wanted, tokens_count=written.tokens_count, bytes_count=written.bytes_count), now
         )

@@ -67,22 +67,23 @@ class SavedPrefixes:
 
     async def has_room(self, wanted: SavedPrefix, now: float) -> bool:
         """Whether a state of this size and worth goes to disk; those that are worth less make room for it."""
+        try:
+            free_bytes = await self._store.free_bytes()
+        except AutotuneError as error:
+            self._say_no_room(error.message, wanted)
+            return False
         leaving = {each.id for each in self._superseded_by(wanted)}
         staying = [each for each in self._by_id.values() if each.id not in leaving]
         evicted = to_evict([*staying, wanted], self._cap_bytes, now)
         if wanted.id in evicted:
             self._say_no_room("the cap is full of what is worth more", wanted)
             return False
-        if evicted:
-            await self._remove_now(evicted)
-        try:
-            free_bytes = await self._store.free_bytes()
-        except AutotuneError as error:
-            self._say_no_room(error.message, wanted)
-            return False
-        if free_bytes < wanted.bytes_count + RESERVE_BYTES:
+        freed_bytes = sum(each.bytes_count for each in staying if each.id in evicted)
+        if free_bytes + freed_bytes < wanted.bytes_count + RESERVE_BYTES:
             self._say_no_room("the disk is almost full", wanted)
             return False
+        if evicted:
+            await self._remove_now(evicted)
         self._said_no_room = False
         return True
 

@@ -52,6 +52,9 @@ class FastModel:
         self.generate = self._adapter.generate
         self.count_tokens = self._adapter.count_tokens
 
+    def holds(self, _conversation: str) -> bool:
+        return False
+
     async def save_prefix(self, _conversation: str, _file_name: str) -> WrittenPrefix:
         return WrittenPrefix(0, 0)
 

@@ -61,6 +61,9 @@ class KvModel:
         self._folder = folder
         self._slots = [("", []) for _ in range(self.shape.slots_count)]  # the first was used longest ago
 
+    def holds(self, conversation):
+        return any(name == conversation for name, _ in self._slots)
+
     async def save_prefix(self, conversation, file_name):
         self.saves.append(conversation)
         self.file_names.append(file_name)

@@ -54,6 +54,9 @@ class ScriptedModel:
         if self.alive:
             self.gone.set_result("killed by signal 9")
 
+    def holds(self, conversation):
+        return False
+
     async def unload(self):
         self.unloads_count += 1
         await asyncio.sleep(0)
@@ -166,7 +169,7 @@ class ScriptedKeeper:
     saved: list[ScriptedModel] = field(default_factory=list)
     forgotten: list[ScriptedModel] = field(default_factory=list)
 
-    async def save(self, loaded):
+    async def save(self, loaded, within_seconds=None):
         assert loaded.alive
         await asyncio.sleep(0)
         self.saved.append(loaded)

@@ -193,9 +193,9 @@ async def test_a_cancel_in_the_growth_ends_it_and_leaves_the_model_for_the_next(
     saving = asyncio.Event()
     original = house.prefixes.save
 
-    async def save(loaded):
+    async def save(loaded, within_seconds=None):
         saving.set()
-        await original(loaded)
+        await original(loaded, within_seconds)
 
     monkeypatch.setattr(house.prefixes, "save", save)
     asking = asyncio.create_task(house.ask(story(max_reply_tokens=1500)))

@@ -11,8 +11,8 @@ from autotuned.core.chat import RawPrompt, Role
 from autotuned.core.errors import EngineUnreachable, StorageFull
 from autotuned.core.model import LayerGroup
 from autotuned.core.settings import PrefixSettings
+from autotuned.services import live_prefixes, saved_prefixes
 from autotuned.services import prefixes as prefixes_module
-from autotuned.services import saved_prefixes
 from autotuned.services.prefixes import Prefixes
 from autotuned.storage.db import Database
 from autotuned.storage.prefixes import FilePrefixStore
@@ -197,6 +197,36 @@ async def test_what_the_engine_keeps_in_memory_is_left_to_it(house):
     assert (len(model.saves), model.restores) == (1, [])
 
 
+async def test_what_is_kept_beside_the_slots_is_not_fetched_back_before_the_end(house):
+    model = KvModel(house.folder, host_prompt_cache_bytes=64 << 20)
+    different = ask(text(Role.SYSTEM, 600, "different"), OTHER)
+    beside = house.prefixes.chain(ask(SYSTEM, FIRST, ANSWER, SECOND), ENTRY, model, "1").conversation
+    in_slot = house.prefixes.chain(different, ENTRY, model, "1").conversation
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST, ANSWER, SECOND))  # of more worth
+    await serve(house.prefixes, model, different)
+    await house.rest()
+    assert model.saves == [in_slot]
+    await serve(house.prefixes, model, ask(*different.input.messages, ANSWER, text(Role.USER, 70)))
+    await house.prefixes.save(model)
+    assert model.saves == [in_slot, in_slot, beside]
+
+
+async def test_the_engines_count_of_what_it_wrote_is_believed(house, model):
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST))
+    write = model.save_prefix
+
+    async def lesser(conversation, file_name):
+        written = await write(conversation, file_name)
+        return replace(written, tokens_count=written.tokens_count - 100)
+
+    model.save_prefix = lesser
+    await house.rest()
+    await house.rest()
+    assert len(model.saves) == 1
+    (saved,) = await house.store.prefixes()
+    assert saved.tokens_count == CONVERSATION_TOKENS + REPLY_TOKENS - 100
+
+
 async def test_each_slot_has_its_conversation(house):
     model = KvModel(house.folder, slots_count=2)
     different = text(Role.SYSTEM, 600, "different")
@@ -214,6 +244,22 @@ async def test_what_a_client_wants_discarded_is_never_written(house, model):
     await serve(house.prefixes, model, ask(SYSTEM, FIRST, ANSWER, SECOND))  # the same state goes on
     await unload(house, model)
     assert (model.saves, house.files()) == ([], [])
+
+
+async def test_discarded_conversations_are_forgotten_and_still_never_written(house, model, monkeypatch):
+    monkeypatch.setattr(live_prefixes, "REMEMBERED_COUNT", 2)
+    monkeypatch.setattr(live_prefixes, "REMEMBERED_DISCARDED_COUNT", 8)
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST, discard=True))
+    for number in range(5):
+        await serve(house.prefixes, model, ask(text(Role.SYSTEM, 9, f"system{number}"), OTHER, discard=True))
+    incarnation = house.prefixes._incarnations[model.incarnation_id]
+    assert len(incarnation.conversations) == 3
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST, ANSWER, SECOND))
+    for number in range(20):
+        await serve(house.prefixes, model, ask(text(Role.SYSTEM, 9, f"more{number}"), OTHER, discard=True))
+    await unload(house, model)
+    assert model.saves == []
+    assert len(incarnation._discarded) == 8
 
 
 async def test_a_discarded_request_that_broke_off_is_not_written_either(house, model):
@@ -328,6 +374,25 @@ async def test_an_engine_that_is_gone_is_said_before_the_request_was_sent(house,
     assert not caught.value.served
 
 
+async def test_a_file_that_the_engine_dies_of_is_removed(house, model):
+    """The next request of its conversation is served by another engine, without it."""
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST))
+    await unload(house, model)
+    again = KvModel(house.folder, "two")
+
+    async def die(_conversation, _file_name):
+        again.is_gone = True
+        raise EngineUnreachable("it died")
+
+    again.restore_prefix = die
+    with pytest.raises(EngineUnreachable):
+        await serve(house.prefixes, again, ask(SYSTEM, FIRST))
+    house.prefixes.forget(again)
+    assert await serve(house.prefixes, KvModel(house.folder, "three"), ask(SYSTEM, FIRST)) == 0
+    await house.prefixes.close()
+    assert house.files() == []
+
+
 @pytest.mark.parametrize("refusal", [StorageFull("full"), EngineUnreachable("gone")])
 async def test_a_save_that_fails_leaves_no_file(house, model, refusal, caplog):
     await serve(house.prefixes, model, ask(SYSTEM, FIRST))
@@ -337,6 +402,10 @@ async def test_a_save_that_fails_leaves_no_file(house, model, refusal, caplog):
     assert (house.files(), house.prefixes.saved_count) == ([], 0)
     assert "prefix was not saved" in caplog.messages
     model.refusal = None
+    await house.rest()
+    await house.prefixes.save(model)
+    assert len(model.saves) == 1  # it has not changed, and is not tried again
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST, ANSWER, SECOND))
     await unload(house, model)
     assert house.prefixes.saved_count == 0  # written, and not committed yet
     await house.prefixes.close()
@@ -356,6 +425,14 @@ async def test_a_save_takes_no_longer_than_it_may(house, model, monkeypatch, cap
     house.prefixes.forget(model)
     await house.prefixes.close()
     assert house.files() == []
+
+
+async def test_what_cannot_be_written_in_time_is_not_begun(house, model, monkeypatch, caplog):
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST))
+    monkeypatch.setattr(live_prefixes, "WRITE_BYTES_PER_SECOND", 1000.0)
+    await house.prefixes.save(model, 5.0)
+    assert model.saves == []
+    assert "not all prefixes were saved in time" in caplog.messages
 
 
 async def test_a_state_that_another_one_replaced_is_not_saved_under_its_name(house, model):
@@ -403,6 +480,22 @@ async def test_a_disk_that_is_almost_full_is_left_alone_and_said_once(house, mod
     assert caplog.messages.count("prefixes are not saved") == 1
 
 
+async def test_nothing_makes_room_on_a_disk_that_stays_full(house, model, monkeypatch):
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST))
+    await unload(house, model)
+    await house.prefixes.close()
+    saved = house.prefixes._saved
+    saved._cap_bytes = saved.bytes_count
+    monkeypatch.setattr(saved_prefixes, "RESERVE_BYTES", 1 << 62)
+    again = KvModel(house.folder, "two")
+    different = ask(text(Role.SYSTEM, 500, "different"), FIRST)
+    house.clock.seconds += 3600
+    await serve(house.prefixes, again, different)
+    await unload(house, again)
+    assert again.saves == []
+    assert house.prefixes.saved_count == 1
+
+
 async def test_without_a_folder_everything_goes_on(tmp_path, caplog):
     (tmp_path / "prefixes").write_text("in the way")
     house = House(tmp_path)
@@ -448,6 +541,21 @@ async def test_deleting_reaches_what_is_being_committed(house, model):
     assert (await house.prefixes.delete(""))[0] == 1
     assert house.files() == []
     assert await house.store.prefixes() == []
+
+
+async def test_deleting_waits_for_a_save_under_way(house, model):
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST))
+    model.gate = asyncio.Event()
+    saving = asyncio.create_task(house.prefixes.save(model))
+    await model.saving.wait()
+    deleting = asyncio.create_task(house.prefixes.delete(""))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    model.gate.set()
+    await saving
+    assert (await deleting)[0] == 1
+    await house.rest()
+    assert (house.files(), len(model.saves)) == ([], 1)
 
 
 async def test_what_nobody_used_for_long_goes(house, model):
