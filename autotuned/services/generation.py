@@ -172,6 +172,7 @@ class Generation:
                             self._count(event, lease)
                             counted = True
                     elif isinstance(event, EngineFinished):
+                        lease.came_to(event.usage)
                         self._end_part(event, prefix)
                         reason = event.finish_reason
                     else:
@@ -183,7 +184,7 @@ class Generation:
                             self._only_text = False
                         put(event)
             except asyncio.CancelledError:
-                self._stop(prefix)
+                self._stop(prefix, lease)
                 raise
         if reason is None:
             raise EngineUnreachable("The engine's answer broke off; try again.")
@@ -218,9 +219,10 @@ class Generation:
         else:
             prefix.ended_within(text, part.usage, part.prefill_seconds)
 
-    def _stop(self, prefix: PrefixUse) -> None:
+    def _stop(self, prefix: PrefixUse, lease: Lease) -> None:
         """A reader who leaves in the middle of the answer leaves a computed prompt: it has its worth."""
         if self._went_on and not self._asked.reply_so_far:
+            lease.came_to(self._tally.usage)
             prefix.ended(self._tally.usage, self._tally.seen_prefill_seconds)
             self._context.ended_turn(self._tally.usage)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from autotuned.core.generation import Usage
 from autotuned.core.plan import LoadShape, Need, Plan
 from autotuned.core.ports import LoadedModel
 
@@ -61,6 +62,7 @@ class Lease:
         self.loaded = residence.loaded
         self.plan = plan
         self.reserved_tokens = reserved_tokens
+        self.used_tokens = 0  # of the context, by the engine's count
         self.waited_seconds = waited_seconds
         self.load_seconds = load_seconds
         self._leases = leases
@@ -80,18 +82,25 @@ class Lease:
         """Tells the exact need; False where requests beside this one leave too few tokens for it."""
         return self._leases.claim(self, need)
 
+    def came_to(self, usage: Usage) -> None:
+        """The engine ended a request: it holds so many tokens now."""
+        self.used_tokens = usage.prompt_tokens + usage.reply_tokens
+
     def release(self) -> None:
         """Gives the model back. Safe to call twice."""
         self._leases.give_back(self)
 
 
 class Leases:
-    """The leases that are out. ``on_returned`` is called after each that was given back."""
+    """The leases that are out.
+
+    ``on_returned`` is called after each that was given back, or that gave tokens back.
+    """
 
     def __init__(self, on_returned: Callable[[], None]) -> None:
-        self.latest_tokens = 0  # that the lease which was given back last took of the context
         self._on_returned = on_returned
         self._held: set[Lease] = set()
+        self._latest = ("", 0)  # the incarnation of the latest conversation, and its tokens
 
     def __len__(self) -> int:
         return len(self._held)
@@ -105,15 +114,24 @@ class Leases:
         if lease not in self._held:
             return
         self._held.remove(lease)
-        self.latest_tokens = lease.reserved_tokens or self.latest_tokens
+        if lease.used_tokens:
+            self._latest = lease.loaded.incarnation_id, lease.used_tokens
         self._on_returned()
 
     def claim(self, lease: Lease, need: Need) -> bool:
         """Reserves the tokens of this need for the lease; False where other leases leave too few."""
         if not self.leave_room(lease.loaded.shape, need, beside=self._held - {lease}):
             return False
+        reserved_before = lease.reserved_tokens
         lease.reserved_tokens = needed_tokens(need)
+        if lease.reserved_tokens < reserved_before:
+            self._on_returned()
         return True
+
+    def latest_tokens(self, loaded: LoadedModel) -> int:
+        """What the latest conversation of this incarnation came to; 0 where there was none."""
+        incarnation_id, tokens = self._latest
+        return tokens if incarnation_id == loaded.incarnation_id else 0
 
     def leave_room(self, shape: LoadShape, need: Need, beside: set[Lease] | None = None) -> bool:
         """Whether a cache that slots share has the tokens; alone, a request has all of them."""

@@ -197,7 +197,7 @@ class ModelActor:
         residence = self.residence
         if residence is None or residence.loaded.is_gone or self.is_busy or self._shrank:
             return
-        plan = self._planner.shrink(residence.loaded.shape, self._leases.latest_tokens)
+        plan = self._planner.shrink(residence.loaded.shape, self._leases.latest_tokens(residence.loaded))
         if plan is not None:
             self._shrank = True  # once: where it fails or does not suffice, trying again would not help
             self._begin(partial(self._shrink, Choice(need=residence.need, plan=plan)))

@@ -64,7 +64,9 @@ class Prewarm:
                         self._count(step, lease)
             if first is not None:
                 seconds = self._context.clock.monotonic() - counted_at
-                prefix.ended(Usage(first.prompt_tokens, first.cached_tokens, 0), seconds)
+                usage = Usage(first.prompt_tokens, first.cached_tokens, 0)
+                lease.came_to(usage)
+                prefix.ended(usage, seconds)
                 self._context.prefilled(first.prompt_tokens - first.cached_tokens, seconds)
 
     def _count(self, progress: PrefillProgress, lease: Lease) -> None:

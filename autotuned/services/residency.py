@@ -143,7 +143,11 @@ class Residency:
 
     @contextmanager
     def reserve(self, model_id: str, reserved_bytes: int) -> Generator[None, None, None]:
-        """Counts so many bytes as taken while a load takes them; what it has by then counts once."""
+        """Counts so many bytes as taken until the load has taken them.
+
+        Those of a first load count in full until it is loaded, though its worker takes them one by one: for
+        that time too little room is seen, never too much. What a loaded model has already counts once.
+        """
         self._reserved[model_id] = reserved_bytes
         try:
             yield
@@ -193,7 +197,7 @@ class Residency:
         left: tuple[str, ...] = ()
         first: Choice | None = None
         while True:
-            for tenant in self._tenants.values():
+            for tenant in tuple(self._tenants.values()):  # a model may be found meanwhile
                 await tenant.settle()
             await self.refresh()
             choice = choose()

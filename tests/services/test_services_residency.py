@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from autotuned.core.errors import ContextTooLong, ModelLoadFailed, WouldSwap
+from autotuned.core.generation import Usage
 from autotuned.core.memory import PressureTier, SwapPolicy
 from autotuned.core.model import LoadPhase, ModelState
 from autotuned.core.plan import Need, PlanAction
@@ -64,7 +65,9 @@ class Stage(World):
     async def lease(self, name, wanted=None, keep_alive_seconds=None):
         task = await self.ask(name, wanted, keep_alive_seconds)
         await self.finish_loads()
-        return await task
+        lease, wanted = await task, wanted or need()
+        lease.came_to(Usage(wanted.prompt_tokens, 0, wanted.reply_tokens))
+        return lease
 
     async def use(self, name, wanted=None):
         """Loads the model, if need be, and leaves it idle, one second later than whoever was before."""
@@ -284,8 +287,8 @@ async def test_a_close_saves_what_is_loaded_and_does_not_wait_for_a_save_that_ha
     held, idle = await stage.lease("first"), await stage.lease("second")
     save = stage.keeper.save
 
-    async def hang(loaded):
-        await save(loaded)
+    async def hang(loaded, within_seconds):
+        await save(loaded, within_seconds)
         if loaded is idle.loaded:
             await asyncio.Event().wait()
 
@@ -358,6 +361,50 @@ async def test_under_critical_pressure_a_model_shrinks_as_soon_as_nobody_uses_it
     grown = await stage.lease("first", need(20_000))
     assert grown.plan.action is PlanAction.GROW
     assert "shrunk" not in {reason.code for reason in grown.plan.reasons}
+    await stage.close()
+
+
+async def test_a_shrink_keeps_what_the_latest_conversation_came_to_and_not_what_it_had_room_for():
+    stage = Stage("first", total_gib=16)
+    lease = await stage.lease("first", need(1_000, reply_tokens=20_000))
+    lease.came_to(Usage(1_000, 0, 500))
+    large = lease.loaded
+    stage.machine.others_bytes = 16 * GIB - stage.machine.taken_bytes - GIB // 2
+    await stage.residency.relieve()
+    lease.release()
+    actor = stage.actors["first"]
+    assert actor._leases.latest_tokens(large) == 1_500
+    await settle()
+    await stage.finish_loads()
+    small = actor.residence.loaded
+    assert 1_500 < small.shape.context_tokens <= 4_096
+    assert actor._leases.latest_tokens(small) == 0  # of this incarnation there was none
+    await stage.close()
+
+
+async def test_whatever_a_save_raises_the_model_leaves(stage, caplog):
+    await stage.use("first")
+    loaded = stage.actors["first"].residence.loaded
+
+    async def fail(_loaded, _within_seconds):
+        raise RuntimeError("the disk is on fire")
+
+    stage.keeper.save = fail
+    assert await stage.actors["first"].unload()
+    assert not loaded.alive
+    assert stage.loaded == set()
+    assert "prefixes were not saved" in caplog.messages
+
+
+async def test_tokens_that_a_lease_gives_back_serve_who_waits():
+    stage = Stage("first", defaults=replace(NO_PROMPT_CACHE, slots_count=2))
+    await stage.use("first", need(8_000))
+    held = await stage.lease("first", need(6_000))
+    waiting = await stage.ask("first", need(6_000))
+    assert not waiting.done()
+    assert held.claim(need(500))
+    await settle()
+    assert (await waiting).loaded is held.loaded
     await stage.close()
 
 
