@@ -39,6 +39,8 @@ class Jobs:
         self._running: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._scheduler = AsyncIOScheduler(timezone=UTC)  # not every machine can tell its own
+        # A job that takes longer than its pause misses a turn, as it should: that is no warning.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
     async def __aenter__(self) -> Self:
         """Starts the clock of every job."""
