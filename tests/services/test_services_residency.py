@@ -404,6 +404,7 @@ async def test_tokens_that_a_lease_gives_back_serve_who_waits():
     assert not waiting.done()
     assert held.claim(need(500))
     await settle()
+    assert waiting.done()
     assert (await waiting).loaded is held.loaded
     await stage.close()
 
