@@ -176,8 +176,11 @@ class FilePrefixStore(PrefixStore):
             os.close(folder)
 
     def _digest(self, file_name: str) -> str:
+        path = self._path(file_name)
         try:
-            with self._path(file_name).open("rb") as file:
+            if not stat.S_ISREG(path.lstat().st_mode):
+                return ""  # a pipe would be waited for, a link leads elsewhere
+            with path.open("rb") as file:
                 signature = _signature(os.fstat(file.fileno()))
                 known = self._digests.get(file_name)
                 if known is not None and known[0] == signature:
@@ -190,7 +193,9 @@ class FilePrefixStore(PrefixStore):
 
     def _unlink(self, file_names: Sequence[str]) -> None:
         for name in file_names:
-            self._path(name).unlink(missing_ok=True)
+            path = self._path(name)
+            if not path.is_dir():  # a folder is not ours, and stays
+                path.unlink(missing_ok=True)
             self._digests.pop(name, None)
 
     def _path(self, file_name: str) -> Path:

@@ -154,6 +154,15 @@ async def test_a_digest_is_that_of_the_file_as_it_is_now(store):
     assert await store.digest("p1.kv") == ""
 
 
+async def test_what_is_no_plain_file_is_never_waited_for_and_goes(store):
+    os.mkfifo(store.folder / "pipe.kv")
+    (store.folder / "folder.kv").mkdir()
+    for name in ("pipe.kv", "folder.kv"):
+        assert await store.digest(name) == ""
+        await store.discard_file(name)
+    assert [path.name for path in store.folder.iterdir()] == ["folder.kv"]
+
+
 async def test_no_name_leads_out_of_the_folder(store):
     outside = store.folder.parent / "outside"
     outside.write_bytes(b"mine")
