@@ -279,7 +279,7 @@ def test_options_have_their_effect(ctl):
         (["chat", "--temperature", "nan", "hi"], 5, "FIELD_INVALID", "temperature"),
         (["chat", "--temperature", "-1", "hi"], 5, "FIELD_INVALID", "temperature"),
         (["chat", "--max-tokens", "0", "hi"], 5, "FIELD_INVALID", "--max-tokens"),
-        (["chat", "--max-tokens", "9" * 30, "hi"], 5, "FIELD_INVALID", "request"),
+        (["chat", "--max-tokens", "9" * 18, "--context", "9" * 18, "hi"], 5, "FIELD_INVALID", "--context"),
         (["chat", "--context", "99999", "hi"], 5, "FIELD_INVALID", "8,192"),
         (["load", "pocket", "--context", "-1"], 5, "FIELD_INVALID", "--context"),
         (["chat", "a \udcff b"], 5, "FIELD_INVALID", "lone surrogate"),
