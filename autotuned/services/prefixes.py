@@ -99,6 +99,8 @@ class Prefixes:
                 is_lost = replaced and (promise or not incarnation.survives_in_memory(replaced))
                 if replaced and is_lost and loaded.holds(replaced.name):
                     await self._save_if_worth(incarnation, replaced)
+                if promise and replaced:  # reading a file into a slot puts nothing away: what it held is gone
+                    incarnation.forget(replaced)
                 if promise and await self._restore(loaded, entry, conversation, promise):
                     conversation.narrow(chain)
         except EngineUnreachable as error:

@@ -154,11 +154,13 @@ def _planner(folder: Path, steps: Sequence[Step]) -> list[Served]:
 
 def _ask(client: autotune.Client, step: Step) -> Served:
     started = inference_service_pb2.Started()
-    sent_at, waited_seconds, pieces = time.monotonic(), 0.0, 0
+    loading_at, load_seconds, pieces = 0.0, 0.0, 0
     with closing(client.generate(_wire_request(step))) as events:
         for event in events:
-            if event.HasField("started"):  # it comes before prefill: what lies before it is the load
-                started, waited_seconds = event.started, time.monotonic() - sent_at
+            if event.HasField("queued") and event.queued.HasField("load_progress"):
+                loading_at = loading_at or time.monotonic()
+            if event.HasField("started"):  # it comes before prefill: what lies between is the load
+                started, load_seconds = event.started, time.monotonic() - loading_at
             pieces += event.HasField("delta")
             if pieces >= COMPUTED_REPLY_TOKENS:
                 break
@@ -168,7 +170,7 @@ def _ask(client: autotune.Client, step: Step) -> Served:
         prompt_tokens=started.prompt_tokens,
         cached_tokens=started.cached_tokens,
         context_tokens=started.plan.shape.context_tokens,
-        load_seconds=waited_seconds if loaded else 0.0,
+        load_seconds=load_seconds if loaded else 0.0,
         loads=int(loaded),
         growths=int(grew),
     )

@@ -584,3 +584,17 @@ async def test_two_at_once_in_one_conversation_are_both_waited_for(house):
     house.prefixes.after_request(model, ENTRY, second, usage, 5.0, discard=False)
     await house.rest()
     assert len(model.saves) == 1
+
+
+async def test_a_state_that_reading_another_one_displaced_is_read_back_in_its_turn(house):
+    model = KvModel(house.folder, host_prompt_cache_bytes=1 << 30)
+    other = ask(text(Role.SYSTEM, 500, "another"), FIRST)
+    await serve(house.prefixes, model, other)
+    await house.prefixes.save(model)
+    house.prefixes.forget(model)
+    model = KvModel(house.folder, "two", host_prompt_cache_bytes=1 << 30)
+    await serve(house.prefixes, model, ask(SYSTEM, FIRST))
+    assert await serve(house.prefixes, model, other) > 0  # from its file, into the only slot
+    again = await serve(house.prefixes, model, ask(SYSTEM, FIRST))
+    assert again > 0
+    assert len(model.restores) == 2
