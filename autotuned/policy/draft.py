@@ -28,15 +28,24 @@ class Draft:
     template: LoadShape
 
     def shape(self, context_tokens: int, types: CacheTypes) -> LoadShape:
-        """The shape with this context, which no batch exceeds."""
-        batch = min(self.template.batch_tokens, context_tokens)
-        return replace(
-            self.template,
+        """The shape with this context, which no batch exceeds.
+
+        Field by field: a plan makes half a dozen, and ``replace`` would be a tenth of its time.
+        """
+        template = self.template
+        batch = min(template.batch_tokens, context_tokens)
+        return LoadShape(
             context_tokens=context_tokens,
+            slots_count=template.slots_count,
+            kv_unified=template.kv_unified,
             key_cache_type=types.key,
             value_cache_type=types.value,
             batch_tokens=batch,
-            micro_batch_tokens=min(self.template.micro_batch_tokens, batch),
+            micro_batch_tokens=min(template.micro_batch_tokens, batch),
+            flash_attention=template.flash_attention,
+            gpu_layers_count=template.gpu_layers_count,
+            host_prompt_cache_bytes=template.host_prompt_cache_bytes,
+            memory_mapped=template.memory_mapped,
         )
 
     def footprint(self, shape: LoadShape) -> Footprint:

@@ -13,7 +13,7 @@ from autotuned.policy import reasons
 from autotuned.policy.pressure import HEADROOM_PERCENT
 from autotuned.policy.profiles import PROFILES
 from autotuned.policy.situation import Situation
-from autotuned.policy.sizing import SMALLEST_CONTEXT_TOKENS, snap_down
+from autotuned.policy.sizing import SMALLEST_CONTEXT_TOKENS, SPARE_TOKENS, snap_down
 
 
 def other_slots(need: Need, situation: Situation, slots_count: int) -> int:
@@ -33,8 +33,8 @@ def expected_context(need: Need, situation: Situation) -> int:
     which bounds what is reserved on suspicion, does not bound them; memory does.
     """
     if situation.loaded is not None:
-        return max(need.session_tokens, 2 * situation.loaded.context_tokens)
-    return max(need.session_tokens, situation.learned.usual_context_tokens)
+        return max(_with_spare(need.session_tokens), 2 * situation.loaded.context_tokens)
+    return _with_spare(max(need.session_tokens, situation.learned.usual_context_tokens))
 
 
 def told(need: Need, situation: Situation, context_tokens: int, *, unsafe: bool) -> Reason:
@@ -53,3 +53,8 @@ def under_pressure(context_tokens: int, least_tokens: int, pressure: PressureTie
         return context_tokens
     kept = (context_tokens - least_tokens) * HEADROOM_PERCENT[pressure] // 100
     return snap_down(least_tokens + kept, least_tokens)
+
+
+def _with_spare(tokens: int) -> int:
+    """What came to so much comes to a little more the next time; nothing expected stays nothing."""
+    return tokens + SPARE_TOKENS if tokens else 0

@@ -63,7 +63,9 @@ def kv_cache_bytes(facts: ModelFacts, shape: LoadShape) -> int:
 
     Without flash attention the values lie transposed, and each layer has room for the widest one.
     """
-    widest_value = max((group.kv_heads * group.value_length for group in facts.layer_groups), default=0)
+    widest_value = 0
+    if not shape.flash_attention:
+        widest_value = max((group.kv_heads * group.value_length for group in facts.layer_groups), default=0)
     total = 0
     for group in facts.layer_groups:
         if not group.key_length:
@@ -116,5 +118,7 @@ def _values_bytes(group: LayerGroup, shape: LoadShape) -> int:
 
 def _sequence_state_bytes(facts: ModelFacts) -> int:
     """Recurrent state of one sequence over all layers."""
-    elements = sum(group.layers_count * group.recurrent_elements for group in facts.layer_groups)
+    elements = 0
+    for group in facts.layer_groups:
+        elements += group.layers_count * group.recurrent_elements
     return elements * F32_ELEMENT_BYTES

@@ -67,7 +67,7 @@ def test_what_is_expected_of_a_load_and_of_a_growth():
     agent = replace(counted(15), session_tokens=4000)
     loaded = plan(counted(15), situation()).shape
     assert expected_context(counted(15), situation()) == 0
-    assert expected_context(agent, situation()) == 4000
-    assert expected_context(agent, situation(learned=usual)) == 5000
-    assert expected_context(agent, situation(POCKET, loaded, learned=usual)) == 4000
+    assert expected_context(agent, situation()) == 4256
+    assert expected_context(agent, situation(learned=usual)) == 5256
+    assert expected_context(agent, situation(POCKET, loaded, learned=usual)) == 4256
     assert expected_context(counted(15), situation(POCKET, loaded, learned=usual)) == 3072
