@@ -19,8 +19,11 @@ from tests.examples import DEFAULTS
 from tests.services.real_house import chat, finished, real_house, started
 
 MIB = 1 << 20
-# A pocket worker takes about 40 MiB: two have room beside the margin, a sixth of the memory, and three have not.
-TOTAL_BYTES = 132 * MIB
+# With this context a worker takes about 216 MiB: two have room beside the margin, a sixth of the memory, and
+# three have not, also where the system counts a few MiB more or less.
+CONTEXT_TOKENS = 4096
+TOTAL_BYTES = 648 * MIB
+PARAMETERS_COUNT = 40_000_000
 NAMES = ("first", "second", "third")
 LONG = "The lighthouse keeper wrote down the wind, the ships and the weather. " * 60
 
@@ -52,9 +55,10 @@ class SmallMachine(PsutilMachine):
 async def house(tmp_path):
     defaults = replace(DEFAULTS, prompt_cache_share=0.0)
     async with real_house(tmp_path, defaults=defaults) as made:
-        entry = (await made.models.get("pocket")).entry
-        for name in NAMES:
-            shutil.copy(entry.path, tmp_path / "data" / "models" / f"{name}.gguf")
+        models = tmp_path / "data" / "models"
+        first = write_large_llama(models / "first.gguf", parameters_count=PARAMETERS_COUNT)
+        for name in NAMES[1:]:
+            shutil.copy(first, models / f"{name}.gguf")
         made.residency._machine = SmallMachine(made.models)
         await made.residency.refresh()
         yield made
@@ -70,14 +74,14 @@ async def ask(house, model, *texts, **changes):
 
 
 async def test_the_model_that_was_used_longest_ago_leaves_and_returns_with_what_it_knew(house):
-    await ask(house, "first", LONG)
-    await ask(house, "second", "What is the capital of France?")
+    for name in ("first", "second"):
+        await ask(house, name, LONG, context_tokens=CONTEXT_TOKENS)
     process_id = house.models.running()[0].residence.loaded.process_id
-    plan = started(await ask(house, "third", "What is the capital of France?")).plan
+    plan = started(await ask(house, "third", LONG, context_tokens=CONTEXT_TOKENS)).plan
     assert plan.evictions == ("first",)
     assert loaded(house) == {"second", "third"}
     assert not psutil.pid_exists(process_id)
-    returned = await ask(house, "first", LONG)
+    returned = await ask(house, "first", LONG, context_tokens=CONTEXT_TOKENS)
     assert started(returned).plan.evictions == ("second",)
     assert started(returned).cached_tokens > 0.9 * started(returned).prompt_tokens
 
@@ -94,15 +98,16 @@ async def test_a_growth_keeps_what_was_computed(house):
 
 async def test_a_busy_model_stays_and_who_needs_its_memory_is_refused(house):
     leases = [
-        await house.models.load(name, None, None, SwapPolicy.NEVER, None, lambda progress: None)
+        await house.models.load(name, None, CONTEXT_TOKENS, SwapPolicy.NEVER, None, lambda progress: None)
         for name in ("first", "second")
     ]
     with pytest.raises(WouldSwap, match='"first" and "second" are in use'):
-        await ask(house, "third", "Hello")
+        await ask(house, "third", "Hello", context_tokens=CONTEXT_TOKENS)
     assert loaded(house) == {"first", "second"}
     for lease in leases:
         lease.release()
-    assert started(await ask(house, "third", "Hello")).plan.evictions == ("first",)
+    answered = await ask(house, "third", "Hello", context_tokens=CONTEXT_TOKENS)
+    assert started(answered).plan.evictions == ("first",)
 
 
 async def test_no_keep_alive_ends_the_worker_after_the_use(house):
@@ -118,7 +123,7 @@ async def test_no_keep_alive_ends_the_worker_after_the_use(house):
 async def test_under_critical_pressure_a_model_shrinks_and_goes_on_with_what_it_knew(tmp_path):
     defaults = replace(DEFAULTS, prompt_cache_share=0.0, kv_cache="f16")
     async with real_house(tmp_path, defaults=defaults) as house:
-        write_large_llama(tmp_path / "data" / "models" / "large.gguf", parameters_count=40_000_000)
+        write_large_llama(tmp_path / "data" / "models" / "large.gguf", parameters_count=PARAMETERS_COUNT)
         machine = SmallMachine(house.models, total_bytes=2048 * MIB)
         house.residency._machine = machine
         before = started(await ask(house, "large", LONG[:2_000], context_tokens=8192))
