@@ -93,7 +93,7 @@ class MemorySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefixSettings:
-    """KV prefixes on disk, so that what was computed outlives an unload, a restart and a crash.
+    """KV prefixes on disk: what was computed outlives an unload and a restart, and a crash once it rested.
 
     ``disk_mib``: the most that they take; 0 saves none.
     ``expire_seconds``: how long one that nobody uses is kept.
