@@ -26,6 +26,5 @@ def size(number_bytes: int) -> str:
 
 def listed(words: Sequence[str]) -> str:
     """Words as a sentence lists them: "a", "a and b", "a, b and c"."""
-    if len(words) < 2:  # noqa: PLR2004 - one word needs no "and"
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+    before, last = ", ".join(words[:-1]), "".join(words[-1:])
+    return f"{before} and {last}" if before else last

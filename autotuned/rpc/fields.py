@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import grpc
-from autotune.v1 import inference_service_pb2
-from google.protobuf.duration_pb2 import Duration
+from autotune.v1 import inference_service_pb2, model_service_pb2
 from google.protobuf.message import Message
 
 from autotuned.core.chat import ProfileName, ReasoningEffort
@@ -73,11 +72,13 @@ def positive(request: Message, field: str) -> int | None:
     return value
 
 
-def keep_alive_seconds(request: Message) -> float | None:
+def keep_alive_seconds(
+    request: inference_service_pb2.GenerateRequest | model_service_pb2.LoadModelRequest,
+) -> float | None:
     """How long a model stays after its last use; -1 until its memory is needed, None as configured."""
     if not request.HasField("keep_alive_duration"):
         return None
-    duration: Duration = request.keep_alive_duration  # type: ignore[attr-defined]  # of each request that has it
+    duration = request.keep_alive_duration
     seconds = duration.seconds + duration.nanos / 1e9
     if seconds < 0:
         return FOR_EVER_SECONDS
