@@ -20,6 +20,7 @@ from autotune.address import runtime_directory
 from autotune.state import state_directory
 
 from autotuned.core.settings import Settings
+from autotuned.core.upstream import parse_upstream
 from autotuned.options import VARIABLE_PREFIX, Option, ValueRefused, options, sections, summary
 
 CLIENT_VARIABLES = frozenset(
@@ -30,6 +31,7 @@ CLIENT_VARIABLES = frozenset(
 _SHARED_FOLDERS = frozenset({"paths.runtime", "paths.state"})
 """The client library finds these, so that a daemon and its clients always mean the same folders."""
 
+_UPSTREAMS = "openai.upstreams"
 _FILE_VARIABLE = "AUTOTUNE_CONFIG"
 _APP = "autotune"
 _FILE_MAX_BYTES = 1024 * 1024
@@ -143,7 +145,7 @@ def _from_file(environment: Mapping[str, str], file: Path | None) -> Values:
                 f"{where}: set {option.variable} instead; clients need it too and do not read this file."
             )
         try:
-            values[option.key] = option.check(raw, path.absolute().parent)
+            values[option.key] = _sound(option, option.check(raw, path.absolute().parent))
         except ValueRefused as error:
             raise ConfigInvalid(f"{where}: {error}") from error
     return values
@@ -189,9 +191,20 @@ def _line_of(text: str, steps: tuple[str, ...]) -> int:
 
 def _parsed(option: Option, text: str, where: str) -> object:
     try:
-        return option.parse(text)
+        return _sound(option, option.parse(text))
     except ValueRefused as error:
         raise ConfigInvalid(f"{where}: {error}") from error
+
+
+def _sound(option: Option, value: object) -> object:
+    """The value, where what it says in texts of its own has been read, too. Raises ``ValueRefused``."""
+    if option.key == _UPSTREAMS and isinstance(value, tuple):
+        for entry in value:
+            try:
+                parse_upstream(entry)
+            except ValueError as error:
+                raise ValueRefused(f"{option.key}: {error}") from error
+    return value
 
 
 def _known(key: str, where: str) -> Option:
@@ -201,8 +214,8 @@ def _known(key: str, where: str) -> Option:
         raise ConfigInvalid(f"{where}: {key} is a section; write [{key}] with its options below.")
     section, _, name = key.rpartition(".")
     namesakes = [option.key for option in options().values() if option.name == name]
-    near = namesakes or get_close_matches(key, options(), 1)
-    near = near or [f"[{each}]" for each in get_close_matches(section or name, sections(), 1)]
+    alike = [f"[{each}]" for each in get_close_matches(section or name, sections(), 1)]
+    near = namesakes or (alike if not section else []) or get_close_matches(key, options(), 1) or alike
     raise ConfigInvalid(f"{where}: there is no option {key}; {_did_you_mean(near)}")
 
 

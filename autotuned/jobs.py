@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,11 +24,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """``run`` is awaited every ``every_seconds``, the first time after that long."""
+    """``run`` is awaited every ``every_seconds``, the first time after that long, or ``at_once``."""
 
     id: str
     every_seconds: float
     run: Callable[[], Awaitable[None]]
+    at_once: bool = False
 
 
 class Jobs:
@@ -55,6 +56,7 @@ class Jobs:
                 max_instances=1,
                 coalesce=True,
                 misfire_grace_time=None,
+                **({"next_run_time": datetime.now(UTC)} if job.at_once else {}),
             )
         self._scheduler.start()
         return self

@@ -52,7 +52,8 @@ class Option:
         """The value of a text from environment or flags; relative paths start at the working folder."""
         kind = _bare(self.kind)
         if get_origin(kind) is tuple:
-            return self.check(text.split(os.pathsep) if text else [], Path())
+            separator = os.pathsep if get_args(kind)[0] is Path else ";"
+            return self.check([each.strip() for each in text.split(separator)] if text else [], Path())
         if kind not in {int, float}:
             return self.check(text, Path())
         try:
@@ -66,13 +67,14 @@ class Option:
         """The value of what TOML gave; relative paths start at ``base``. Raises ``ValueRefused``."""
         kind = _bare(self.kind)
         if get_origin(kind) is tuple and isinstance(raw, list):
-            return tuple(self._path(each, base) for each in raw)
+            element = self._path if get_args(kind)[0] is Path else self._text
+            return tuple(element(each, base) for each in raw)
         if get_origin(kind) is Literal and raw in get_args(kind):
             return raw
         if kind is Path:
             return self._path(raw, base)
-        if kind is str and isinstance(raw, str) and "\0" not in raw:
-            return raw
+        if kind is str:
+            return self._text(raw, base)
         if kind in {int, float}:
             return self._number(raw)
         if isinstance(kind, type) and issubclass(kind, Enum):
@@ -85,7 +87,7 @@ class Option:
         """What values there may be, in words."""
         kind = _bare(self.kind)
         if get_origin(kind) is tuple:
-            return "a list of paths"
+            return "a list of paths" if get_args(kind)[0] is Path else "a list of texts"
         if get_origin(kind) is Literal:
             return "one of " + ", ".join(get_args(kind))
         if issubclass(kind, Enum):
@@ -106,6 +108,11 @@ class Option:
 
     def _range(self) -> Range:
         return next(extra for extra in get_args(self.kind)[1:] if isinstance(extra, Range))
+
+    def _text(self, raw: object, _base: Path) -> str:
+        if not isinstance(raw, str) or "\0" in raw:
+            raise self._refused(raw)
+        return raw
 
     def _path(self, raw: object, base: Path) -> Path:
         if not isinstance(raw, str) or not raw or "\0" in raw:

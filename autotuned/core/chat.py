@@ -175,6 +175,7 @@ class GenerationRequest:
     ``swap_policy`` and ``keep_alive_seconds`` None take the configured ones; a negative keep-alive keeps
     the model until its memory is needed. ``discard`` keeps nothing of it on disk. ``client`` is who asks,
     "" where unknown. With ``reply_so_far`` the engine goes on from there and yields what is new.
+    ``engine`` "" lets the daemon choose.
     """
 
     model: str
@@ -192,3 +193,4 @@ class GenerationRequest:
     discard: bool = False
     client: str = ""
     reply_so_far: str = ""
+    engine: str = ""

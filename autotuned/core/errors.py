@@ -51,12 +51,18 @@ class Unsupported(AutotuneError):
 
 
 class ModelNotFound(AutotuneError):
-    """No model has this id. ``suggestion`` is the nearest id, or empty."""
+    """No model has this id. ``suggestion`` is the nearest id, or "".
+
+    ``away`` names engines that may have it and do not answer; ``advice`` is for who has no suggestion.
+    """
 
     reason = "MODEL_NOT_FOUND"
 
-    def __init__(self, model: str, suggestion: str) -> None:
-        hint = f'did you mean "{suggestion}"?' if suggestion else "add a .gguf file to the models folder."
+    def __init__(self, model: str, suggestion: str, *, away: str = "", advice: str = "") -> None:
+        advice = advice or "add a .gguf file to the models folder."
+        hint = f'did you mean "{suggestion}"?' if suggestion else advice
+        if away:
+            hint += f" Models of {away} are missing, because it does not answer."
         super().__init__(
             f'There is no model "{model}"; {hint} "autotunectl ls" lists the models.',
             model=model,

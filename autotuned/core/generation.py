@@ -112,14 +112,14 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The engine took the prompt; the counts are its own."""
+    """The engine took the prompt; the counts are its own, None where it tells them only at the end."""
 
     request_id: str
     model: str
     engine: str
     plan: Plan
-    prompt_tokens: int
-    cached_tokens: int
+    prompt_tokens: int | None
+    cached_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

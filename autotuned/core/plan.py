@@ -6,7 +6,7 @@ Invariant: a loaded model has one shape until it is unloaded, grows, or shrinks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from autotuned.core.chat import ProfileName
@@ -32,7 +32,8 @@ class LoadShape:
     what all slots hold together. ``batch_tokens`` bounds how long a cancel waits in prefill;
     ``micro_batch_tokens`` is what one computation holds. ``host_prompt_cache_bytes`` is the most
     memory for KV states of conversations that are in no slot. ``memory_mapped`` weights stay in the
-    page cache of their file.
+    page cache of their file. ``assumed`` names the fields that the engine decides for itself and does not
+    tell: what stands there was assumed, not set.
     """
 
     context_tokens: int
@@ -46,6 +47,7 @@ class LoadShape:
     gpu_layers_count: int
     host_prompt_cache_bytes: int
     memory_mapped: bool
+    assumed: tuple[str, ...] = ()
 
 
 class PlanAction(Enum):
@@ -135,3 +137,7 @@ class Plan:
     available_before_bytes: int = 0
     available_after_bytes: int = 0
     pressure: PressureTier = PressureTier.NORMAL
+
+    def with_reasons_before(self, reasons: tuple[Reason, ...]) -> Plan:
+        """The same with more reasons, which come first."""
+        return replace(self, reasons=reasons + self.reasons) if reasons else self

@@ -8,11 +8,11 @@ a socket or a descriptor.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from autotuned.core.chat import ChatInput, GenerationRequest
+from autotuned.core.engine import Capabilities, EngineResident, EngineStatus
 from autotuned.core.generation import EngineEvent, PrefillProgress
 from autotuned.core.learning import Learned, SessionSize
 from autotuned.core.memory import Footprint, MemoryReading, ProcessMemory
@@ -21,22 +21,6 @@ from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import SavedPrefix, WrittenPrefix
 from autotuned.core.record import RequestRecord
 from autotuned.core.snapshot import MachineReading
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
-    """What an engine can do. A feature that is False is refused with ``Unsupported``, never ignored."""
-
-    tools: bool
-    json_schema: bool
-    reasoning: bool
-    logprobs: bool
-    images: bool
-    raw_prompt: bool
-    embeddings: bool
-    exact_token_counts: bool
-    load_shape: bool
-    kv_prefixes: bool
 
 
 class LoadedModel(Protocol):
@@ -63,22 +47,24 @@ class LoadedModel(Protocol):
         """The bytes that the engine reported while it loaded, and what its process took beside them."""
 
     def generate(self, request: GenerationRequest, conversation: str) -> AsyncGenerator[EngineEvent, None]:
-        """Yields one or more ``PrefillProgress``, deltas, then one ``EngineFinished``.
+        """Yields ``PrefillProgress`` events, deltas, then one ``EngineFinished``.
 
         ``conversation`` names what the KV state belongs to: requests with one name go on from each
         other, and ``save_prefix`` finds the state under it.
 
-        The first ``PrefillProgress`` comes before prefill and carries exact counts. Sampling is
-        used as given: profile defaults have been filled in. Closing the generator cancels: no
-        further prefill batch and no further decode step starts. Raises ``ContextTooLong`` with the
-        engine's count when the prompt does not fit, ``EngineUnreachable`` when the process dies or
+        The first ``PrefillProgress`` comes before prefill and carries exact counts. An engine that does not
+        declare ``counts_before_prefill`` yields none; its counts come with the end. Sampling is used as
+        given: profile defaults have been filled in where the engine honours them. Closing the generator
+        cancels: no further prefill batch and no further decode step starts. Raises ``ContextTooLong`` with
+        the engine's count when the prompt does not fit, ``EngineUnreachable`` when the process dies or
         falls silent, ``FieldInvalid`` for what the engine refuses (a bad schema), ``Unsupported``.
         """
 
     def prefill(self, request: GenerationRequest, conversation: str) -> AsyncGenerator[PrefillProgress, None]:
         """Computes the KV state of the prompt and generates nothing; else like ``generate``.
 
-        Ends when the whole prompt is in the cache. Closing it keeps what was computed.
+        Ends when the whole prompt is in the cache. Closing it keeps what was computed. Only where the
+        engine declares ``prefills``.
         """
 
     def holds(self, conversation: str) -> bool:
@@ -109,28 +95,50 @@ class LoadedModel(Protocol):
 
 
 class Engine(Protocol):
-    """A program that runs models."""
+    """A program that runs models: in workers of the daemon, or a server that others may use as well."""
 
     @property
     def name(self) -> str:
-        """Lower case, for example "llamacpp"."""
+        """Lower case, for example "llamacpp"; unique in a daemon."""
 
     @property
     def version(self) -> str:
-        """Version or build of what runs the models."""
+        """Version or build of what runs the models; "" while it is not known."""
 
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """What it can do, as far as its version is known."""
+
+    def status(self) -> EngineStatus:
+        """How it stood when it was looked at last."""
+
+    async def refresh(self) -> None:
+        """Looks whether it is there, and what it has. Raises nothing for what it finds.
+
+        Called at the start, every few seconds, and before lists are shown; an engine without a server
+        has little to do. Takes a few seconds at most where a server hangs.
+        """
 
     async def models(self) -> Sequence[ModelEntry]:
-        """The models that it could run now, unsound files included with their ``problem``."""
+        """The models that it could run now, unsound files included with their ``problem``.
+
+        Empty where its server is not there.
+        """
+
+    async def residents(self) -> Sequence[EngineResident]:
+        """What its server has in memory now, whoever loaded it; empty for an engine with own workers."""
+
+    async def unload_resident(self, model_id: str) -> bool:
+        """Unloads what its server has in memory for somebody else; False where there is nothing.
+
+        Raises ``EngineUnreachable``.
+        """
 
     async def load(
         self, entry: ModelEntry, shape: LoadShape, on_progress: Callable[[LoadProgress], None]
     ) -> LoadedModel:
-        """Loads a model in exactly this shape. Cancelling it ends the process that was started.
+        """Loads a model in exactly this shape, so far as its ``knobs`` allow. Cancelling it ends the load.
 
-        Raises ``ModelInvalid`` or ``ModelLoadFailed``.
+        Raises ``ModelInvalid``, ``ModelLoadFailed`` or ``EngineUnreachable``.
         """
 
     async def close(self) -> None:

@@ -76,6 +76,23 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Models that other programs downloaded; llama.cpp and MLX run them where they lie.
+
+    ``ollama``: auto looks where Ollama keeps its models, off nowhere; anything else is the folder with
+    "manifests" and "blobs".
+    ``lmstudio``: auto looks where LM Studio keeps its models, off nowhere; anything else is the folder
+    with the publishers.
+    ``huggingface``: auto looks into the cache of the Hugging Face libraries, off nowhere; anything else
+    is the folder with the repositories.
+    """
+
+    ollama: str = "auto"
+    lmstudio: str = "auto"
+    huggingface: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySettings:
     """How memory is shared with the other programs of the machine.
 
@@ -120,6 +137,8 @@ class QueueSettings:
 class LlamacppSettings:
     """The embedded llama.cpp engine.
 
+    ``server``: auto runs the llama-server on PATH, or the build in the package where there is none;
+    embedded always runs that one; anything else is the path of a llama-server.
     ``slots``: requests that one model runs at the same time.
     ``threads``: threads of one model; 0 takes the physical cores, fewer for a small model.
     ``batch_tokens``: prompt tokens of one step; 0 chooses a number that takes about 250 ms.
@@ -127,11 +146,92 @@ class LlamacppSettings:
     ``silence_timeout_seconds``: a request without a sign of life for so long has failed.
     """
 
+    server: str = "auto"
     slots: Annotated[int, Range(1, 64)] = 1
     threads: Annotated[int, Range(0, 1024)] = 0
     batch_tokens: Annotated[int, Range(0, 16_384)] = 0
     load_timeout_seconds: Timeout = 300.0
     silence_timeout_seconds: Timeout = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlxSettings:
+    """MLX, in worker processes of the daemon.
+
+    ``mode``: auto uses it where mlx-lm is installed; off never does.
+    ``batch_tokens``: prompt tokens of one step; 0 chooses a number that takes about 250 ms.
+    ``load_timeout_seconds``: a load without progress for so long has failed.
+    ``silence_timeout_seconds``: a request without a sign of life for so long has failed.
+    """
+
+    mode: Literal["auto", "off"] = "auto"
+    batch_tokens: Annotated[int, Range(0, 16_384)] = 0
+    load_timeout_seconds: Timeout = 300.0
+    silence_timeout_seconds: Timeout = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OllamaSettings:
+    """Ollama.
+
+    ``mode``: auto uses a running server, or starts "ollama serve" where it is installed; attach starts
+    none; managed runs a server of the daemon's own with the options below; off never looks for one.
+    ``url``: where the server is, or is to be; empty is 127.0.0.1:11434.
+    ``kv_cache``: type of the KV cache of a managed server.
+    ``slots``: requests that one model of a managed server runs at the same time.
+    ``prompt_cache_mib``: memory of a managed server for KV states of conversations that are in no slot.
+    ``load_timeout_seconds``: a load that takes longer has failed.
+    ``silence_timeout_seconds``: a request without a sign of life for so long has failed.
+    """
+
+    mode: Literal["auto", "attach", "managed", "off"] = "auto"
+    url: str = ""
+    kv_cache: Literal["f16", "q8_0"] = "f16"
+    slots: Annotated[int, Range(1, 64)] = 1
+    prompt_cache_mib: Annotated[int, Range(0, 1 << 20)] = 1024
+    load_timeout_seconds: Timeout = 300.0
+    silence_timeout_seconds: Timeout = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LmstudioSettings:
+    """LM Studio.
+
+    ``mode``: auto uses a running server; off never looks for one.
+    ``url``: where the server is; empty is 127.0.0.1:1234.
+    ``token_file``: a file with its API token, readable by its owner alone; empty for a server without one.
+    ``load_timeout_seconds``: a load that takes longer has failed.
+    ``silence_timeout_seconds``: a request without a sign of life for so long has failed.
+    """
+
+    mode: Literal["auto", "off"] = "auto"
+    url: str = ""
+    token_file: str = ""
+    load_timeout_seconds: Timeout = 300.0
+    silence_timeout_seconds: Timeout = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenaiSettings:
+    """OpenAI-compatible servers, here or elsewhere.
+
+    ``upstreams``: each "NAME=URL", then, as far as needed, "token=env:VARIABLE" or "token=file:PATH" and
+    "slots=NUMBER"; servers with one name are equals that stand in for each other.
+    ``silence_timeout_seconds``: a request without a sign of life for so long has failed.
+    """
+
+    upstreams: tuple[str, ...] = ()
+    silence_timeout_seconds: Timeout = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Which engine runs a model that several could run.
+
+    ``prefer``: an engine's name; auto takes the one that is fastest here.
+    """
+
+    prefer: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +241,13 @@ class Settings:
     paths: PathSettings
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
+    stores: StoreSettings = field(default_factory=StoreSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
     prefixes: PrefixSettings = field(default_factory=PrefixSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
+    engines: EngineSettings = field(default_factory=EngineSettings)
     llamacpp: LlamacppSettings = field(default_factory=LlamacppSettings)
+    mlx: MlxSettings = field(default_factory=MlxSettings)
+    ollama: OllamaSettings = field(default_factory=OllamaSettings)
+    lmstudio: LmstudioSettings = field(default_factory=LmstudioSettings)
+    openai: OpenaiSettings = field(default_factory=OpenaiSettings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotuned.core.memory import PressureTier
-from autotuned.core.model import ModelFacts
+from autotuned.core.model import CacheLayout, ModelFacts
 from autotuned.core.plan import KvCacheType, LoadShape, Need, Reason
 from autotuned.policy import reasons
 from autotuned.policy.kv import fits_blocks, has_latent_attention
@@ -75,11 +75,15 @@ def smaller_types(types: CacheTypes, facts: ModelFacts, defaults: ShapeDefaults)
 def quantised_types(facts: ModelFacts, defaults: ShapeDefaults) -> CacheTypes:
     """Q8_0 where every head divides into its blocks; values also need flash attention.
 
-    Keys that stand for the values, too, have the type of the values.
+    Keys that stand for the values, too, have the type of the values, and MLX cannot quantise them. Of
+    others it keeps keys and values in one type.
     """
+    is_mlx = facts.cache_layout is CacheLayout.MLX
+    if is_mlx and has_latent_attention(facts):
+        return CacheTypes(F16, F16)
     key = _storable(_key_lengths(facts))
     value = _storable(_value_lengths(facts)) if defaults.flash_attention else F16
-    if has_latent_attention(facts) and key is not value:
+    if (is_mlx or has_latent_attention(facts)) and key is not value:
         return CacheTypes(F16, F16)
     return CacheTypes(key, value)
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt, ReasoningEffort, ResponseFormatKind
-from autotuned.core.ports import Capabilities
+from dataclasses import fields
+
+from autotuned.core.chat import (
+    ChatInput,
+    GenerationRequest,
+    RawPrompt,
+    ReasoningEffort,
+    ResponseFormatKind,
+    Sampling,
+    ToolChoiceMode,
+)
+from autotuned.core.engine import Capabilities
+from autotuned.core.model import ModelFacts
 from autotuned.policy.prompt import has_images
 
-# What a chat template says when it can make its model think, or not.
-_REASONING_WORDS = ("enable_thinking", "reasoning_effort", "<think>")
 
-
-def refusal(request: GenerationRequest, capabilities: Capabilities, chat_template: str) -> str:
+def refusal(request: GenerationRequest, capabilities: Capabilities, facts: ModelFacts) -> str:
     """Why engine or model cannot do it, as a clause without a full stop; empty when they can."""
     if isinstance(request.input, RawPrompt):
         problem = "" if capabilities.raw_prompt else "raw prompts are not supported; send a chat"
     else:
         problem = chat_refusal(request.input, capabilities)
-    return problem or _answer_refusal(request, capabilities) or _reasoning_refusal(request, chat_template)
+    return problem or _answer_refusal(request, capabilities) or _reasoning_refusal(request, facts)
 
 
 def chat_refusal(chat: ChatInput, capabilities: Capabilities) -> str:
@@ -25,6 +33,9 @@ def chat_refusal(chat: ChatInput, capabilities: Capabilities) -> str:
         return "images are not supported; send text only"
     if chat.tools and not capabilities.tools:
         return "tools are not supported; send the request without tools"
+    forced = chat.tool_choice.mode in {ToolChoiceMode.REQUIRED, ToolChoiceMode.NAMED}
+    if chat.tools and forced and not capabilities.tool_choice:
+        return "a call of a tool cannot be required; leave the tool choice to the model"
     return ""
 
 
@@ -35,13 +46,17 @@ def _answer_refusal(request: GenerationRequest, capabilities: Capabilities) -> s
         return "log probabilities are not supported; leave them out"
     if request.reasoning_effort not in {None, ReasoningEffort.NONE} and not capabilities.reasoning:
         return "reasoning effort is not supported; leave it out"
+    for field in _SAMPLING:
+        if field not in capabilities.sampling and getattr(request.sampling, field) not in {None, ()}:
+            return f"{field} is not supported; leave it out"
     return ""
 
 
-def _reasoning_refusal(request: GenerationRequest, chat_template: str) -> str:
+def _reasoning_refusal(request: GenerationRequest, facts: ModelFacts) -> str:
     """An effort that no template reads would change nothing; a raw prompt meets no template."""
     if request.reasoning_effort in {None, ReasoningEffort.NONE} or isinstance(request.input, RawPrompt):
         return ""
-    if any(word in chat_template for word in _REASONING_WORDS):
-        return ""
-    return "this model does not reason; leave the reasoning effort out"
+    return "" if facts.thinks else "this model does not reason; leave the reasoning effort out"
+
+
+_SAMPLING = tuple(field.name for field in fields(Sampling))

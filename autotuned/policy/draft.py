@@ -46,6 +46,7 @@ class Draft:
             gpu_layers_count=template.gpu_layers_count,
             host_prompt_cache_bytes=template.host_prompt_cache_bytes,
             memory_mapped=template.memory_mapped,
+            assumed=template.assumed,
         )
 
     def footprint(self, shape: LoadShape) -> Footprint:
@@ -69,6 +70,7 @@ def first_draft(situation: Situation, types: CacheTypes) -> Draft:
         gpu_layers_count=facts.layers_count + 1 if defaults.gpu else 0,
         host_prompt_cache_bytes=0,
         memory_mapped=defaults.memory_mapped and prefers_mapping(facts),
+        assumed=defaults.assumed,
     )
     return Draft(facts, situation.learned, template)
 

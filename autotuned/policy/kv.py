@@ -1,6 +1,6 @@
 """How many bytes the state of a model takes, from its architecture: KV cache, recurrent state, checkpoints.
 
-``footprint`` and ``reasons`` use it. The arithmetic is llama.cpp's: a stream of cells for each slot, or
+``footprint`` and ``reasons`` use it. ``kv_mlx`` has the arithmetic of MLX. The one here is llama.cpp's: a stream of cells for each slot, or
 one for all of them when the cache is unified; a cell holds one key and one value vector of each layer
 and KV head; a layer with a window has only as many cells as the window and one micro-batch need.
 Invariant: integers throughout; what this says is what the engine allocates, to the byte.
@@ -8,8 +8,9 @@ Invariant: integers throughout; what this says is what the engine allocates, to 
 
 from __future__ import annotations
 
-from autotuned.core.model import LayerGroup, ModelFacts
+from autotuned.core.model import CacheLayout, LayerGroup, ModelFacts
 from autotuned.core.plan import CONTEXT_CHECKPOINTS_COUNT, KvCacheType, LoadShape
+from autotuned.policy import kv_mlx
 
 CELLS_STEP = 256
 QUANTISED_BLOCK_ELEMENTS = 32
@@ -43,7 +44,7 @@ def vector_bytes(vector_length: int, cache_type: KvCacheType) -> int:
 
 
 def layer_cells(group: LayerGroup, shape: LoadShape) -> int:
-    """Cells of one layer over all streams.
+    """Cells of one layer over all streams, with llama.cpp.
 
     A window takes its tokens (those of each sequence when one stream serves all) and one micro-batch,
     rounded up to a whole step, and never more than the context.
@@ -63,6 +64,8 @@ def kv_cache_bytes(facts: ModelFacts, shape: LoadShape) -> int:
 
     Without flash attention the values lie transposed, and each layer has room for the widest one.
     """
+    if facts.cache_layout is CacheLayout.MLX:
+        return kv_mlx.kv_cache_bytes(facts, shape)
     widest_value = 0
     if not shape.flash_attention:
         widest_value = max((group.kv_heads * group.value_length for group in facts.layer_groups), default=0)
@@ -79,6 +82,8 @@ def kv_cache_bytes(facts: ModelFacts, shape: LoadShape) -> int:
 
 def recurrent_bytes(facts: ModelFacts, shape: LoadShape) -> int:
     """Bytes of the recurrent state: F32, one for each slot, whatever the context."""
+    if facts.cache_layout is CacheLayout.MLX:
+        return kv_mlx.recurrent_bytes(facts)
     return _sequence_state_bytes(facts) * shape.slots_count
 
 
@@ -93,6 +98,8 @@ def checkpoint_bytes(facts: ModelFacts, shape: LoadShape) -> int:
     One holds what cannot be computed backwards: the windows of one sequence and its recurrent state.
     It grows with the conversation until the windows are full, so a short one takes less.
     """
+    if facts.cache_layout is CacheLayout.MLX:
+        return kv_mlx.checkpoint_bytes(facts, shape)
     if facts.rewinds:
         return 0
     cells_bytes = 0

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from autotuned.core.model import ModelFacts
+from autotuned.core.model import CacheLayout, ModelFacts
 from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import SavedPrefix
+from autotuned.policy import kv_mlx
 from autotuned.policy.kv import kv_cache_bytes, padded_context
 
 # Fewer tokens than this are computed sooner than they are read and kept account of.
@@ -30,7 +31,9 @@ KEPT_PROMISE = 0.5
 
 
 def state_bytes(facts: ModelFacts, shape: LoadShape, tokens_count: int) -> int:
-    """How large a saved state of so many tokens is, of a model whose layers attend to everything."""
+    """How large a saved state of so many tokens is; with llama.cpp layers attend to everything."""
+    if facts.cache_layout is CacheLayout.MLX:
+        return TOKEN_BYTES * tokens_count + kv_mlx.saved_bytes(facts, shape, tokens_count)
     streams = 1 if shape.kv_unified else shape.slots_count
     cells = padded_context(shape.context_tokens) * streams
     return tokens_count * (TOKEN_BYTES + kv_cache_bytes(facts, shape) // max(cells, 1))

@@ -7,11 +7,12 @@ reserved for a reply, and beyond the request, than its profile allows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from autotuned.core.chat import ProfileName, Sampling
+from autotuned.core.engine import ALL_SAMPLING
 from autotuned.core.plan import KvCacheType
 
 
@@ -60,9 +61,9 @@ PROFILES: Mapping[ProfileName, Profile] = MappingProxyType(
 )
 
 
-def with_defaults(sampling: Sampling, profile: Profile) -> Sampling:
-    """The client's sampling, with the profile's values where it left them open."""
-    if sampling.temperature is not None:
+def with_defaults(sampling: Sampling, profile: Profile, honoured: Collection[str] = ALL_SAMPLING) -> Sampling:
+    """The client's sampling, with the profile's values where it left open what the engine honours."""
+    if sampling.temperature is not None or "temperature" not in honoured:
         return sampling
     return replace(sampling, temperature=profile.temperature)
 

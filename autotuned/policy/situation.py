@@ -22,7 +22,8 @@ class ShapeDefaults:
     ``batch_tokens`` 0 chooses. ``kv_cache`` "auto" takes the profile's type, and Q8_0 when memory is
     short; the others are kept whatever happens. ``margin_bytes`` stay free after a load;
     ``prompt_cache_share`` is the share of what is left that the host prompt cache may take. Where a
-    ``gpu`` computes, all layers are offered to it.
+    ``gpu`` computes, all layers are offered to it. ``assumed`` names the fields of a shape that the engine
+    decides for itself.
     """
 
     slots_count: int
@@ -34,6 +35,7 @@ class ShapeDefaults:
     margin_bytes: int
     prompt_cache_share: float
     gpu: bool
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

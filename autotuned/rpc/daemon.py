@@ -25,6 +25,8 @@ CAPABILITIES = (
     "no-swap",
     "keep-alive",
     "delete-prefixes",
+    "engines",
+    "findings",
 )
 
 

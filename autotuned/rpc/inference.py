@@ -25,13 +25,12 @@ class InferenceServicer(inference_service_pb2_grpc.InferenceServiceServicer):
     def __init__(self, *, inference: Inference, models: Models) -> None:
         self._inference = inference
         self._models = models
-        self._engines = {engine.name for engine in models.engines}
 
     async def Generate(  # noqa: N802 - the proto's name
         self, request: inference_service_pb2.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncGenerator[inference_service_pb2.GenerateResponse, None]:
         """See the proto."""
-        generation = generation_request(request, self._engines, client_of(context))
+        generation = generation_request(request, client_of(context))
         async with aclosing(self._inference.generate(generation)) as events:
             async for event in events:
                 yield generate_response(event)

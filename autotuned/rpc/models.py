@@ -15,6 +15,7 @@ from autotuned.rpc.paging import page
 from autotuned.rpc.plans import plan_message, shape_message
 from autotuned.rpc.request import plan_request
 from autotuned.rpc.response import load_progress, model_message, running_model_message
+from autotuned.services.engines import Engines
 from autotuned.services.inference import Inference
 from autotuned.services.lease import Lease
 from autotuned.services.models import Listing, Models
@@ -27,7 +28,10 @@ _Outcome = model_service_pb2.UnloadModelResponse
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Converts and forwards; the service decides."""
 
-    def __init__(self, *, models: Models, inference: Inference, prefixes: Prefixes, system: System) -> None:
+    def __init__(
+        self, *, models: Models, inference: Inference, prefixes: Prefixes, system: System, engines: Engines
+    ) -> None:
+        self._engines = engines
         self._models = models
         self._inference = inference
         self._prefixes = prefixes
@@ -39,7 +43,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         """See the proto."""
         shown, token = page(
             await self._models.listings(),
-            lambda listing: listing.entry.id,
+            lambda listing: listing.model.id,
             request.page_size,
             request.page_token,
         )
@@ -53,14 +57,19 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.GetModelRequest, _context: grpc.aio.ServicerContext
     ) -> model_service_pb2.GetModelResponse:
         """See the proto."""
-        return model_service_pb2.GetModelResponse(model=self._message(await self._models.get(request.model)))
+        return model_service_pb2.GetModelResponse(
+            model=self._message(await self._models.get(request.model, request.engine))
+        )
 
     async def ListRunningModels(  # noqa: N802 - the proto's name
         self, request: model_service_pb2.ListRunningModelsRequest, _context: grpc.aio.ServicerContext
     ) -> model_service_pb2.ListRunningModelsResponse:
         """See the proto."""
         shown, token = page(
-            self._system.running_models(), lambda model: model.id, request.page_size, request.page_token
+            [*self._system.running_models(), *await self._engines.foreign_models()],
+            lambda model: model.id,
+            request.page_size,
+            request.page_token,
         )
         return model_service_pb2.ListRunningModelsResponse(
             running_models=[running_model_message(model) for model in shown], next_page_token=token
@@ -79,6 +88,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 swap_policy(request.swap_policy),
                 keep_alive_seconds(request),
                 steps.put_nowait,
+                request.engine,
             )
         )
         load.add_done_callback(lambda _: steps.put_nowait(None))
@@ -96,7 +106,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         """See the proto."""
         if not request.model:
             raise FieldInvalid("model", "it is empty; name the model to unload.")
-        unloaded, freed_bytes = await self._models.unload(request.model)
+        unloaded, freed_bytes = await self._models.unload(request.model, request.engine)
         return model_service_pb2.UnloadModelResponse(
             outcome=_Outcome.OUTCOME_UNLOADED if unloaded else _Outcome.OUTCOME_NOT_LOADED,
             freed_memory_bytes=freed_bytes,

@@ -63,6 +63,7 @@ def shape_message(shape: LoadShape) -> plan_pb2.LoadShape:
         kv_unified=shape.kv_unified,
         host_prompt_cache_bytes=shape.host_prompt_cache_bytes,
         memory_mapped=shape.memory_mapped,
+        assumed=shape.assumed,
     )
 
 

@@ -7,7 +7,7 @@ nothing that a client asked for is dropped in silence.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from autotune.v1 import inference_service_pb2, model_service_pb2
 
@@ -60,11 +60,9 @@ _LARGEST_WRITTEN_OUT = 1e12
 _NO_MESSAGES = ChatInput(messages=())
 
 
-def generation_request(
-    request: inference_service_pb2.GenerateRequest, engines: Collection[str], client: str = ""
-) -> GenerationRequest:
+def generation_request(request: inference_service_pb2.GenerateRequest, client: str = "") -> GenerationRequest:
     """``client`` is who asks. Raises FieldInvalid for a malformed field, Unsupported for what cannot be."""
-    _refuse_unsupported(request, engines)
+    _refuse_unsupported(request)
     return GenerationRequest(
         model=request.model,
         input=_input(request),
@@ -80,6 +78,7 @@ def generation_request(
         keep_alive_seconds=keep_alive_seconds(request),
         discard=_discards(request.store_policy),
         client=client,
+        engine=request.engine,
     )
 
 
@@ -94,6 +93,7 @@ def prewarm_request(request: inference_service_pb2.PrewarmRequest, client: str =
         swap_policy=swap_policy(request.swap_policy),
         discard=_discards(request.store_policy),
         client=client,
+        engine=request.engine,
     )
 
 
@@ -112,6 +112,7 @@ def plan_request(
         context_tokens=positive(request, "context_tokens"),
         swap_policy=swap_policy(request.swap_policy),
         client=client,
+        engine=request.engine,
     )
     return generation, positive(request, "prompt_tokens")
 
@@ -134,10 +135,7 @@ def _discards(store_policy: int) -> bool:
     return _DISCARDS[store_policy]
 
 
-def _refuse_unsupported(request: inference_service_pb2.GenerateRequest, engines: Collection[str]) -> None:
-    if request.engine and request.engine not in engines:
-        names = ", ".join(sorted(engines))
-        raise FieldInvalid("engine", f'there is no engine "{request.engine}"; use one of: {names}.')
+def _refuse_unsupported(request: inference_service_pb2.GenerateRequest) -> None:
     if request.WhichOneof("input") == "continuation":
         raise Unsupported("Stored conversations are not supported yet; send the whole conversation as chat.")
     if request.priority not in {

@@ -118,7 +118,7 @@ def model_message(listing: Listing, fit: Fit | None) -> model_pb2.Model:
     entry = listing.entry
     facts = entry.facts
     return model_pb2.Model(
-        id=entry.id,
+        id=listing.model.id,
         engine=entry.engine,
         path=entry.path,
         size_bytes=entry.size_bytes,
@@ -129,6 +129,16 @@ def model_message(listing: Listing, fit: Fit | None) -> model_pb2.Model:
         state=_STATES[listing.state],
         problem=entry.problem,
         fit=fit_message(fit) if fit else None,
+        places=[
+            model_pb2.ModelPlace(
+                engine=place.engine, id=place.id, path=place.path, state=_STATES[state], problem=place.problem
+            )
+            for place, state in zip(listing.model.entries, listing.states, strict=True)
+        ],
+        aliases=listing.model.aliases,
+        modalities=facts.modalities if facts else (),
+        calls_tools=facts.calls_tools if facts else False,
+        thinks=facts.thinks if facts else False,
     )
 
 
@@ -152,6 +162,7 @@ def running_model_message(model: RunningModel) -> model_pb2.RunningModel:
         incarnation_id=model.incarnation_id,
         footprint=footprint_message(model.footprint) if model.footprint else None,
         expiry_time=timestamp(model.expires_at),
+        loaded_by_others=model.loaded_by_others,
     )
 
 

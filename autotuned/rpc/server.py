@@ -12,6 +12,8 @@ import grpc
 from autotune.v1 import (
     daemon_service_pb2,
     daemon_service_pb2_grpc,
+    engine_service_pb2,
+    engine_service_pb2_grpc,
     inference_service_pb2,
     inference_service_pb2_grpc,
     model_service_pb2,
@@ -23,6 +25,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from autotuned.rpc.daemon import DaemonServicer
+from autotuned.rpc.engines import EngineServicer
 from autotuned.rpc.inference import InferenceServicer
 from autotuned.rpc.interceptor import ErrorInterceptor
 from autotuned.rpc.models import ModelServicer
@@ -31,7 +34,13 @@ from autotuned.rpc.system import SystemServicer
 LARGEST_MESSAGE_BYTES = 64 * 1024 * 1024
 _SERVICES = tuple(
     service.full_name
-    for file in (inference_service_pb2, model_service_pb2, system_service_pb2, daemon_service_pb2)
+    for file in (
+        inference_service_pb2,
+        model_service_pb2,
+        engine_service_pb2,
+        system_service_pb2,
+        daemon_service_pb2,
+    )
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 
@@ -44,6 +53,7 @@ class RpcServer:
         *,
         inference: InferenceServicer,
         models: ModelServicer,
+        engines: EngineServicer,
         system: SystemServicer,
         daemon: DaemonServicer,
     ) -> None:
@@ -58,6 +68,7 @@ class RpcServer:
         self._health = health.aio.HealthServicer()
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        engine_service_pb2_grpc.add_EngineServiceServicer_to_server(engines, self._server)
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(system, self._server)
         daemon_service_pb2_grpc.add_DaemonServiceServicer_to_server(daemon, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from autotuned.core.chat import GenerationRequest, ProfileName
 from autotuned.core.errors import AutotuneError, ContextTooLong, EngineUnreachable, ShuttingDown
 from autotuned.core.generation import (
+    EngineEvent,
     EngineFinished,
     Finished,
     FinishReason,
@@ -49,7 +50,9 @@ class Generation:
         self._profile = PROFILES[request.profile or ProfileName.BALANCED]
         self.request_id = uuid.uuid4().hex
         self._context = context
-        self._request = replace(request, sampling=with_defaults(request.sampling, self._profile))
+        self._capabilities = context.engine.capabilities()
+        sampling = with_defaults(request.sampling, self._profile, self._capabilities.sampling)
+        self._request = replace(request, sampling=sampling)
         self._asked = self._request  # or the rest of it
         self._rest: GenerationRequest | None = None
         self._turns = turns
@@ -167,11 +170,12 @@ class Generation:
         ):
             try:
                 async for event in events:
+                    if not counted:
+                        self._begin(event, lease)
+                        counted = True
                     if isinstance(event, PrefillProgress):
-                        if not counted:
-                            self._count(event, lease)
-                            counted = True
-                    elif isinstance(event, EngineFinished):
+                        continue
+                    if isinstance(event, EngineFinished):
                         lease.came_to(event.usage)
                         self._end_part(event, prefix)
                         reason = event.finish_reason
@@ -191,26 +195,31 @@ class Generation:
         self._filled_tokens = lease.loaded.shape.context_tokens
         return reason
 
-    def _count(self, progress: PrefillProgress, lease: Lease) -> None:
-        """The engine's exact count is known: learn from it, and grow if the reply would not fit."""
+    def _begin(self, event: EngineEvent, lease: Lease) -> None:
+        """The first event. If it counts, learn from it, and grow where the reply would not fit."""
         if self._asked.reply_so_far:
             return
-        self._tally.counted(progress)
-        self._context.counted(progress.prompt_tokens)
-        self._leasing.counted(lease, progress.prompt_tokens)
+        progress = event if isinstance(event, PrefillProgress) else None
+        if progress is not None:
+            self._tally.counted(progress)
+            self._context.counted(progress.prompt_tokens)
+            self._leasing.counted(lease, progress.prompt_tokens)
+        plan = self._leasing.plan or lease.plan
         self._mailbox.put(
             Started(
                 self.request_id,
-                self._context.entry.id,
+                self._context.model_name,
                 self._context.entry.engine,
-                self._leasing.plan or lease.plan,
-                progress.prompt_tokens,
-                progress.cached_tokens,
+                plan.with_reasons_before(self._context.route_reasons),
+                progress.prompt_tokens if progress else None,
+                progress.cached_tokens if progress else None,
             )
         )
 
     def _end_part(self, part: EngineFinished, prefix: PrefixUse) -> None:
         self._tally.ended_part(part)
+        if not self._capabilities.counts_before_prefill and part.usage.prompt_tokens:
+            self._context.counted(part.usage.prompt_tokens)
         self._context.prefilled(part.usage.prompt_tokens - part.usage.cached_tokens, part.prefill_seconds)
         text = "".join(self._texts)
         self._rest = self._rest_of(part.finish_reason, text)
@@ -229,7 +238,11 @@ class Generation:
     def _rest_of(self, reason: FinishReason, text: str) -> GenerationRequest | None:
         """What is still to be asked for; None where the reply is complete, or cannot go on."""
         rest = rest_of(self._request, reason, self._tally.usage.reply_tokens, text)
-        problem = cannot_go_on(rest, only_text=self._only_text) if rest else ""
+        problem = ""
+        if rest is not None and not self._capabilities.continues_replies:
+            problem = "its engine cannot go on with it"
+        elif rest is not None:
+            problem = cannot_go_on(rest, only_text=self._only_text)
         if problem:
             self._say_the_end(problem)
         return None if problem else rest

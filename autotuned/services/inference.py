@@ -12,13 +12,15 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from autotuned.core.chat import ChatInput, GenerationRequest, ProfileName, RawPrompt
+from autotuned.core.engine import Capabilities
 from autotuned.core.errors import AutotuneError, ContextTooLong, Unsupported
 from autotuned.core.generation import GenerationEvent, Prewarmed
 from autotuned.core.model import ModelEntry
 from autotuned.core.plan import LoadShape, Need, Plan
-from autotuned.core.ports import Capabilities, Clock, RequestLog
+from autotuned.core.ports import Clock, RequestLog
 from autotuned.core.record import RequestRecord
 from autotuned.core.settings import ModelSettings, QueueSettings
 from autotuned.log import fields
@@ -31,7 +33,7 @@ from autotuned.services.generation import Generation
 from autotuned.services.learning import Learning
 from autotuned.services.mailbox import Mailbox
 from autotuned.services.model_actor import ModelActor
-from autotuned.services.models import Listing, Models
+from autotuned.services.models import Listing, Models, Routed
 from autotuned.services.prefixes import Prefixes
 from autotuned.services.prewarm import Prewarm
 from autotuned.services.request_context import RequestContext
@@ -48,7 +50,6 @@ class Inference:
         self,
         *,
         models: Models,
-        slots_count: int,
         model_settings: ModelSettings,
         queue_settings: QueueSettings,
         request_log: RequestLog,
@@ -58,7 +59,6 @@ class Inference:
         clock: Clock,
     ) -> None:
         self._models = models
-        self._slots_count = slots_count
         self._model_settings = model_settings
         self._queue_settings = queue_settings
         self._request_log = request_log
@@ -91,9 +91,9 @@ class Inference:
 
         Raises the errors that ``InferenceService.Generate`` documents.
         """
-        actor = await self._models.actor(request.model)
-        context, mailbox = self._context(request, actor), Mailbox()
-        generation = Generation(context=context, turns=self._turns_of(actor.entry.id), mailbox=mailbox)
+        routed = await self._route(request)
+        context, mailbox = self._context(request, routed), Mailbox()
+        generation = Generation(context=context, turns=self._turns_of(routed.actor), mailbox=mailbox)
         task = asyncio.create_task(generation.run(), name=f"generate {generation.request_id}")
         self._running.add(task)
         task.add_done_callback(lambda _: self._ended(task, generation.record()))
@@ -111,14 +111,14 @@ class Inference:
 
         Raises the errors that ``InferenceService.Prewarm`` documents.
         """
-        actor = await self._models.actor(request.model)
-        prewarm = Prewarm(self._context(request, actor))
-        done = await self._turns_of(actor.entry.id).in_spare_time(prewarm.run)
+        routed = await self._route(request)
+        prewarm = Prewarm(self._context(request, routed))
+        done = await self._turns_of(routed.actor).in_spare_time(prewarm.run)
         return prewarm.result(overtaken=not done)
 
     async def need(self, request: GenerationRequest) -> Need:
         """What a request needs of its model. Raises like ``Models.actor``."""
-        actor = await self._models.actor(request.model)
+        actor = await self._models.actor(request.model, request.engine)
         return self._need(self._complete(request), _digest(actor.entry), prompt_bytes(request.input))
 
     async def plan(
@@ -129,22 +129,30 @@ class Inference:
         ``prompt_tokens`` is exact; None counts the prompt as ``count_tokens`` does. Raises like
         ``Models.plan``, and what engines raise that count.
         """
-        need = await self.need(request)
+        routed = await self._route(request)
+        actor = routed.actor
+        need = self._need(self._complete(request), _digest(actor.entry), prompt_bytes(request.input))
         is_exact = prompt_tokens is not None
         if prompt_tokens is None and not _is_empty(request.input):
             prompt = request.input.prompt if isinstance(request.input, RawPrompt) else request.input
-            prompt_tokens, is_exact = await self.count_tokens(request.model, prompt)
+            prompt_tokens, is_exact = await self._count(actor, prompt)
         return await self._models.plan(
-            request.model,
+            routed,
             replace(need, prompt_tokens=prompt_tokens or 0, prompt_is_exact=is_exact),
         )
 
     async def count_tokens(self, model_id: str, prompt: ChatInput | str) -> tuple[int, bool]:
-        """Tokens of a prompt, and whether the count is exact: it is when the model is loaded."""
-        actor = await self._models.actor(model_id)
+        """Tokens of a prompt, and whether the count is exact: it is when the model is loaded.
+
+        An engine that cannot count leaves it at the estimate.
+        """
+        return await self._count(await self._models.actor(model_id), prompt)
+
+    async def _count(self, actor: ModelActor, prompt: ChatInput | str) -> tuple[int, bool]:
+        capabilities = self._capabilities(actor.entry)
         if isinstance(prompt, ChatInput):
-            self._refuse(chat_refusal(prompt, self._capabilities(actor.entry)), actor.entry)
-        if lease := actor.lease_now():
+            self._refuse(chat_refusal(prompt, capabilities), actor.entry)
+        if capabilities.exact_token_counts and (lease := actor.lease_now()):
             with lease:
                 return await lease.loaded.count_tokens(prompt), True
         counted = RawPrompt(prompt) if isinstance(prompt, str) else prompt
@@ -170,8 +178,12 @@ class Inference:
         if self._records:
             await asyncio.wait(self._records)
 
-    def _context(self, request: GenerationRequest, actor: ModelActor) -> RequestContext:
+    async def _route(self, request: GenerationRequest) -> Routed:
+        return await self._models.routed(request.model, request.engine, partial(_refusal, request))
+
+    def _context(self, request: GenerationRequest, routed: Routed) -> RequestContext:
         """The request with everything around it. Raises for what can never be."""
+        actor = routed.actor
         complete, digest, size = self._complete(request), _digest(actor.entry), prompt_bytes(request.input)
         self._refuse_at_once(request, actor.entry, size)
         return RequestContext(
@@ -180,6 +192,8 @@ class Inference:
             need=self._need(complete, digest, size),
             digest=digest,
             actor=actor,
+            model_name=routed.name,
+            route_reasons=routed.reasons,
             engine=self._models.engine_of(actor.entry),
             learning=self._learning,
             sessions=self._sessions,
@@ -210,8 +224,7 @@ class Inference:
         )
 
     def _refuse_at_once(self, request: GenerationRequest, entry: ModelEntry, size: int) -> None:
-        template = entry.facts.chat_template if entry.facts else ""
-        self._refuse(refusal(request, self._capabilities(entry), template), entry)
+        self._refuse(_refusal(request, entry, self._capabilities(entry)), entry)
         facts = entry.facts
         least_tokens = sizing.least_prompt_tokens(size)
         if facts is not None and 0 < facts.train_context_tokens <= least_tokens:
@@ -226,10 +239,12 @@ class Inference:
     def _capabilities(self, entry: ModelEntry) -> Capabilities:
         return self._models.engine_of(entry).capabilities()
 
-    def _turns_of(self, model_id: str) -> Turns:
+    def _turns_of(self, actor: ModelActor) -> Turns:
+        model_id = actor.model_id
         if model_id not in self._turns:
+            slots_count = self._capabilities(actor.entry).slots_count
             self._turns[model_id] = Turns(
-                model=model_id, slots_count=self._slots_count, settings=self._queue_settings
+                model=model_id, slots_count=slots_count, settings=self._queue_settings
             )
         return self._turns[model_id]
 
@@ -249,6 +264,11 @@ class Inference:
             _log.error(
                 "request was not recorded", extra=fields(request=record.request_id, reason=error.reason)
             )
+
+
+def _refusal(request: GenerationRequest, entry: ModelEntry, capabilities: Capabilities) -> str:
+    """Why this engine cannot run the request on this model; "" where it can."""
+    return refusal(request, capabilities, entry.facts) if entry.facts else ""
 
 
 def _digest(entry: ModelEntry) -> str:

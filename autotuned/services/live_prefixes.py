@@ -44,10 +44,12 @@ class Conversation:
     """The state of one conversation in an engine; ``saved_tokens`` of it are in a file, too.
 
     ``under_way`` are the requests that use it, by identity. ``prefill_seconds`` is what computing all of
-    it from nothing would take. ``discard``: it must never be written.
+    it from nothing would take. ``discard``: it must never be written. Without ``rewinds`` it is of use only
+    to what goes on from its end.
     """
 
     name: str
+    rewinds: bool = True
     boundaries: tuple[str, ...] = ()
     boundary_tokens: tuple[int, ...] = ()
     tokens_count: int = 0
@@ -65,14 +67,14 @@ class Conversation:
 
     def tokens_shared_with(self, chain: PrefixChain) -> int:
         """Tokens that a prompt can take over from this state."""
-        count = shared_count(self.boundaries, chain.boundaries)
+        count = self._shared_count(chain)
         if not count:
             return 0
         return self.tokens_count if count == len(self.boundaries) else self.boundary_tokens[count - 1]
 
     def narrow(self, chain: PrefixChain) -> None:
         """A request goes on from here: until it is done, only what both have in common is certain."""
-        count = shared_count(self.boundaries, chain.boundaries)
+        count = self._shared_count(chain)
         if count == len(self.boundaries):
             return
         seconds_per_token = self.seconds_per_token
@@ -81,6 +83,11 @@ class Conversation:
         self.tokens_count = self.boundary_tokens[-1] if count else 0
         self.saved_tokens = min(self.saved_tokens, self.tokens_count)
         self.prefill_seconds = seconds_per_token * self.tokens_count
+
+    def _shared_count(self, chain: PrefixChain) -> int:
+        """How many boundaries of this state a prompt can go on from."""
+        count = shared_count(self.boundaries, chain.boundaries)
+        return count if self.rewinds or count == len(self.boundaries) else 0
 
     def restored(self, saved: SavedPrefix) -> None:
         """The engine has read this prefix back."""
@@ -167,7 +174,9 @@ class Incarnation:
 
     def begin(self, chain: PrefixChain) -> Conversation:
         """A request goes on with its conversation, which is now the one that was used last."""
-        conversation = self._conversations.pop(chain.conversation, None) or Conversation(chain.conversation)
+        conversation = self._conversations.pop(chain.conversation, None) or Conversation(
+            chain.conversation, rewinds=self.facts.rewinds
+        )
         self._conversations[chain.conversation] = conversation
         conversation.narrow(chain)
         conversation.discard = conversation.discard or chain.discard or conversation.name in self._discarded

@@ -54,7 +54,7 @@ class ModelActor:
             entry=entry, engine=engine, keeper=keeper, clock=clock, on_lost=self._lost
         )
         self._changes = Changes(
-            model_id=entry.id, clock=clock, on_failed=self._load_failed, on_ended=self._advance
+            model_id=entry.key, clock=clock, on_failed=self._load_failed, on_ended=self._advance
         )
         self._askers = Askers()
         self._leases = Leases(on_returned=self._returned)
@@ -77,8 +77,8 @@ class ModelActor:
 
     @property
     def model_id(self) -> str:
-        """Its id."""
-        return self.entry.id
+        """Its name among the models of all engines."""
+        return self.entry.key
 
     @property
     def residence(self) -> Residence | None:

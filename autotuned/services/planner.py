@@ -13,8 +13,9 @@ from autotuned.core.errors import WouldSwap
 from autotuned.core.memory import Resident
 from autotuned.core.model import ModelFacts
 from autotuned.core.plan import Fit, LoadShape, Need, Plan
-from autotuned.core.ports import LoadedModel
+from autotuned.core.ports import Engine, LoadedModel
 from autotuned.policy.plan import plan_optimistically, refit, shrink
+from autotuned.policy.remote import plan_remote
 from autotuned.policy.situation import ShapeDefaults, Situation
 from autotuned.policy.wording import listed, size
 from autotuned.services.learning import Learning
@@ -33,8 +34,11 @@ class Planner(Protocol):
     def loaded(self, loaded: LoadedModel) -> None:
         """The engine loaded it: there is something to learn."""
 
+    def fit(self, loaded: LoadShape | None) -> Fit | None:
+        """How a first message of it would fit by the latest reading; None where it takes no memory here."""
 
-class ModelPlanner(Planner):
+
+class LocalPlanner(Planner):
     """The planner of one content of one model file."""
 
     def __init__(
@@ -87,6 +91,37 @@ class ModelPlanner(Planner):
             loaded_promised_bytes=self._residency.promised_bytes(self._model_id) if loaded else 0,
             loaded_footprint=footprint,
         )
+
+
+class RemotePlanner(Planner):
+    """The planner of a model that runs elsewhere: there is nothing to decide, and nothing to learn."""
+
+    def __init__(self, *, facts: ModelFacts, engine: Engine) -> None:
+        self._facts = facts
+        self._engine = engine
+
+    def plan(self, need: Need, loaded: LoadShape | None) -> Plan:
+        """See ``Planner``."""
+        return plan_remote(
+            need,
+            self._facts,
+            loaded,
+            slots_count=self._engine.capabilities().slots_count,
+            where=self._engine.status().address,
+        )
+
+    def shrink(self, loaded: LoadShape, kept_tokens: int) -> Plan | None:
+        """Never: it takes no memory here."""
+        _ = loaded, kept_tokens
+        return None
+
+    def loaded(self, loaded: LoadedModel) -> None:
+        """Nothing is learned of somebody else's memory."""
+
+    def fit(self, loaded: LoadShape | None) -> Fit | None:
+        """None: it takes no memory here."""
+        _ = loaded
+        return None
 
 
 def _in_use(busy: Sequence[Resident]) -> str:

@@ -92,7 +92,7 @@ class Prefixes:
             return
         live_tokens = incarnation.live_tokens(chain)
         replaced = incarnation.replaced_by(chain)
-        promise = self._best_promise(loaded, chain, live_tokens)
+        promise = self._best_promise(incarnation, chain, live_tokens)
         conversation = incarnation.begin(chain)
         try:
             async with incarnation.lock:
@@ -218,7 +218,7 @@ class Prefixes:
         facts = entry.facts
         if facts is None:
             return None
-        if not facts.rewinds:
+        if not facts.saves_state:
             if entry.id not in self._said_unfit:
                 self._said_unfit.add(entry.id)
                 why = "the model cannot go back to an earlier token, and a saved state lacks its checkpoints"
@@ -229,8 +229,10 @@ class Prefixes:
         self._incarnations[loaded.incarnation_id] = made
         return made
 
-    def _best_promise(self, loaded: LoadedModel, chain: PrefixChain, live_tokens: int) -> Promise | None:
-        match = self._saved.best_match(chain)
+    def _best_promise(
+        self, incarnation: Incarnation, chain: PrefixChain, live_tokens: int
+    ) -> Promise | None:
+        match = self._saved.best_match(chain, rewinds=incarnation.facts.rewinds)
         if match is None:
             return None
         saved, index = match
@@ -239,7 +241,7 @@ class Prefixes:
             saved,
             matched_tokens=promise.tokens_count,
             live_tokens=live_tokens,
-            context_tokens=loaded.shape.context_tokens,
+            context_tokens=incarnation.loaded.shape.context_tokens,
         )
         return promise if worth else None
 

@@ -13,7 +13,7 @@ from functools import partial
 from autotuned.core.chat import ChatInput, GenerationRequest, RawPrompt
 from autotuned.core.generation import Usage
 from autotuned.core.model import ModelEntry
-from autotuned.core.plan import Need
+from autotuned.core.plan import Need, Reason
 from autotuned.core.ports import Clock, Engine, LoadedModel
 from autotuned.policy.prompt import messages_count
 from autotuned.policy.sizing import reserved_reply
@@ -29,6 +29,8 @@ from autotuned.services.sessions import Sessions
 class RequestContext:
     """One request with everything around it. ``digest`` names the model's content.
 
+    ``model_name`` is what the list calls its model; ``route_reasons`` say why this engine runs it.
+
     ``prompt_bytes`` are what ``policy.prompt`` counts: once, since a conversation has hundreds of parts.
     """
 
@@ -37,6 +39,8 @@ class RequestContext:
     need: Need
     digest: str
     actor: ModelActor
+    model_name: str
+    route_reasons: tuple[Reason, ...]
     engine: Engine
     learning: Learning
     sessions: Sessions

@@ -47,7 +47,7 @@ class System:
 
     def running_model(self, actor: ModelActor) -> RunningModel:
         """One of them."""
-        return self._models.describe(actor, self._inference.queued_for(actor.entry.id))
+        return self._models.describe(actor, self._inference.queued_for(actor.model_id))
 
     async def snapshot(self) -> Snapshot:
         """Reads everything now."""

@@ -117,6 +117,14 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(
+        "0004_assumed",
+        (
+            "ALTER TABLE requests ADD COLUMN assumed TEXT",
+            # Until then every part of a shape had been set.
+            "UPDATE requests SET assumed = '' WHERE context_tokens IS NOT NULL",
+        ),
+    ),
 )
 
 

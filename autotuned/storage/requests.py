@@ -59,6 +59,7 @@ def _to_shape(columns: dict[str, Any]) -> LoadShape | None:
         return None
     for name in ("key_cache_type", "value_cache_type"):
         columns[name] = KvCacheType(columns[name])
+    columns["assumed"] = tuple(columns["assumed"].split())
     return LoadShape(**columns)
 
 
@@ -66,6 +67,8 @@ def _storable(value: object) -> object:
     """SQLite takes neither enums nor the lone surrogates of file names that are not UTF-8."""
     if isinstance(value, KvCacheType):
         return value.value
+    if isinstance(value, tuple):
+        return " ".join(value)
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     return value

@@ -40,6 +40,7 @@ class RequestRow(Model):
     kv_unified = BooleanField(null=True)
     host_prompt_cache_bytes = IntegerField(null=True)
     memory_mapped = BooleanField(null=True)
+    assumed = TextField(null=True)
 
     class Meta:
         """Names the table; peewee reads it."""

@@ -126,7 +126,8 @@ def test_windows_line_ends_and_byte_order_mark(load, file: Path, environment):
     [
         ("[queue]\nmax_waitng = 3", 2, "no option queue.max_waitng; did you mean queue.max_waiting?"),
         ("\n# note\n[queue]\n\nslots = 3", 5, "no option queue.slots; did you mean llamacpp.slots?"),
-        ("[llama]\nslots = 3", 1, "no option llama; did you mean [llamacpp]?"),
+        ("[llama]\nslots = 3", 1, "no option llama; did you mean [ollama]?"),
+        ("[llamacp]\nslots = 3", 1, "no option llamacp; did you mean [llamacpp]?"),
         ("max_waiting = 3", 1, "no option max_waiting; did you mean queue.max_waiting?"),
         ("queue = 3", 1, "queue is a section; write [queue] with its options below"),
         ("[queue.max_waiting]\nx = 1", 1, "queue.max_waiting takes a whole number from 0 to 10000, not {'x': 1}"),

@@ -16,7 +16,9 @@ from autotune.v1 import inference_service_pb2 as pb
 
 from autotuned.core.settings import LlamacppSettings, PathSettings, Settings
 from autotuned.daemon import run
-from autotuned.engines.llamacpp.connection import fetch
+from autotuned.engines.endpoint import Endpoint
+from autotuned.engines.http import fetch
+from tests import alone
 
 PATIENCE_SECONDS = 20.0
 
@@ -27,7 +29,8 @@ async def daemon_here(slots=1):
     home = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
     settings = Settings(
         paths=PathSettings(data=home / "data", runtime=home / "run", state=home / "state"),
-        llamacpp=LlamacppSettings(slots=slots, batch_tokens=64),
+        llamacpp=LlamacppSettings(server="embedded", slots=slots, batch_tokens=64),
+        **alone.SETTINGS,
     )
     stop, serving = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(run(settings, stop=stop, on_serving=serving.set))
@@ -72,7 +75,7 @@ async def is_idle(client, runtime):
     if any(model.active_requests_count for model in snapshot.running_models):
         return False
     for socket in runtime.glob("w-*.sock"):
-        _, body = await fetch(str(socket), "GET", "/slots", silence_seconds=PATIENCE_SECONDS)
+        _, body = await fetch(Endpoint.unix(socket), "GET", "/slots", silence_seconds=PATIENCE_SECONDS)
         if any(slot["is_processing"] for slot in json.loads(body)):
             return False
     return True

@@ -16,14 +16,18 @@ from autotuned.core.chat import (
     ResponseFormat,
     ResponseFormatKind,
     Role,
+    Sampling,
     TextPart,
     Tool,
+    ToolChoice,
+    ToolChoiceMode,
 )
-from autotuned.core.ports import Capabilities
+from autotuned.core.engine import ALL_SAMPLING, Capabilities
 from autotuned.policy.capabilities import refusal
+from tests.examples import POCKET
 
-EVERYTHING = Capabilities(**{field.name: True for field in fields(Capabilities)})
-THINKS = "{% if enable_thinking %}<think>{% endif %}"
+EVERYTHING = Capabilities(**{field.name: True for field in fields(Capabilities) if field.type == "bool"})
+THINKS = replace(POCKET, thinks=True)
 HELLO = ChatInput((Message(Role.USER, (TextPart("Hello"),)),))
 PLAIN = GenerationRequest(model="", input=HELLO)
 CASES = {
@@ -53,8 +57,29 @@ def test_what_is_asked_of_an_answer_is_refused_for_raw_prompts_too(capability):
 
 def test_an_effort_that_no_template_reads_is_refused():
     effort = CASES["reasoning"]
-    assert (
-        refusal(effort, EVERYTHING, "plain") == "this model does not reason; leave the reasoning effort out"
-    )
-    assert refusal(replace(effort, reasoning_effort=ReasoningEffort.NONE), EVERYTHING, "plain") == ""
-    assert refusal(replace(effort, input=RawPrompt("Once")), EVERYTHING, "plain") == ""
+    assert refusal(effort, EVERYTHING, POCKET) == "this model does not reason; leave the reasoning effort out"
+    assert refusal(replace(effort, reasoning_effort=ReasoningEffort.NONE), EVERYTHING, POCKET) == ""
+    assert refusal(replace(effort, input=RawPrompt("Once")), EVERYTHING, POCKET) == ""
+
+
+@pytest.mark.parametrize("mode", list(ToolChoiceMode))
+def test_only_a_choice_that_can_be_enforced_is_taken(mode):
+    tools = (Tool("f", "", ""),)
+    request = replace(PLAIN, input=replace(HELLO, tools=tools, tool_choice=ToolChoice(mode, "f")))
+    forced = mode in {ToolChoiceMode.REQUIRED, ToolChoiceMode.NAMED}
+    assert bool(refusal(request, replace(EVERYTHING, tool_choice=False), POCKET)) is forced
+    assert refusal(request, EVERYTHING, POCKET) == ""
+
+
+@pytest.mark.parametrize("field", sorted(ALL_SAMPLING))
+def test_a_way_to_draw_that_the_engine_ignores_is_refused(field):
+    value = ((5, 1.0),) if field == "logit_bias" else 1
+    request = replace(PLAIN, sampling=Sampling(**{field: value}))
+    without = replace(EVERYTHING, sampling=ALL_SAMPLING - {field})
+    assert refusal(request, without, POCKET) == f"{field} is not supported; leave it out"
+    assert refusal(request, EVERYTHING, POCKET) == ""
+    assert refusal(PLAIN, without, POCKET) == ""
+
+
+def test_every_field_of_sampling_has_its_name_in_the_list():
+    assert {field.name for field in fields(Sampling)} == ALL_SAMPLING

@@ -255,6 +255,7 @@ def test_every_part_of_the_shape_is_decided():
         "gpu_layers_count": 0,
         "host_prompt_cache_bytes": shape.host_prompt_cache_bytes,
         "memory_mapped": True,
+        "assumed": (),
     }
     assert 4 << 30 < shape.host_prompt_cache_bytes < 5 << 30
 

@@ -16,8 +16,6 @@ from autotuned.core.errors import AutotuneError, FieldInvalid
 from autotuned.core.memory import SwapPolicy
 from autotuned.rpc.request import generation_request
 
-ENGINES = {"llamacpp"}
-
 
 def ask(**fields):
     message = chat.Message(role=chat.ROLE_USER, parts=[chat.Part(text="Hello")])
@@ -132,7 +130,6 @@ REFUSALS = {
         "response_format.schema_json: a schema needs kind KIND_JSON_SCHEMA.",
     ),
     "unknown profile": (ask(profile=77), "profile: 77 is not a known value; use one of the enum's."),
-    "unknown engine": (ask(engine="x"), 'engine: there is no engine "x"; use one of: llamacpp.'),
     "continuation": (
         pb.GenerateRequest(continuation=chat.Continuation(conversation_id="c")),
         "Stored conversations are not supported yet; send the whole conversation as chat.",
@@ -161,13 +158,13 @@ REFUSALS = {
 def test_refusals_say_what_is_wrong_and_what_to_do(case):
     request, sentence = REFUSALS[case]
     with pytest.raises(AutotuneError) as caught:
-        generation_request(request, ENGINES)
+        generation_request(request)
     assert caught.value.message == sentence
 
 
 def test_an_invalid_field_is_named_for_programs_too():
     with pytest.raises(FieldInvalid) as caught:
-        generation_request(ask(max_reply_tokens=0), ENGINES)
+        generation_request(ask(max_reply_tokens=0))
     assert caught.value.metadata == {"field": "max_reply_tokens"}
 
 
@@ -205,7 +202,7 @@ def test_every_field_arrives():
         keep_alive_duration=Duration(seconds=90, nanos=500_000_000),
         store_policy=pb.STORE_POLICY_DISCARD,
     )
-    core = generation_request(request, ENGINES, "agent")
+    core = generation_request(request, "agent")
     assert core.model == "pocket"
     assert [message.role for message in core.input.messages] == [Role.USER, Role.ASSISTANT, Role.TOOL]
     assert core.input.messages[1].parts == (ToolCallPart("1", "f", '{"z":1,"a":2}'),)
@@ -241,7 +238,7 @@ SAMPLING_FIELDS = st.fixed_dictionaries(
 @given(SAMPLING_FIELDS)
 def test_sampling_is_refused_by_name_or_taken_over_whole(fields):
     try:
-        sampling = generation_request(ask(sampling=pb.Sampling(**fields)), ENGINES).sampling
+        sampling = generation_request(ask(sampling=pb.Sampling(**fields))).sampling
     except FieldInvalid as error:
         refused = error.field.removeprefix("sampling.")
         assert refused in fields

@@ -11,7 +11,6 @@ from autotune.v1 import inference_service_pb2 as pb
 from autotuned.core.errors import FieldInvalid, Unsupported
 from autotuned.rpc.request import generation_request
 
-ENGINES = {"llamacpp"}
 HELLO = chat.Message(role=chat.ROLE_USER, parts=[chat.Part(text="Hello")])
 UNKNOWN = 9
 
@@ -51,7 +50,7 @@ def test_a_policy_of_a_newer_client_is_refused(field):
     request = asked()
     setattr(request, field, UNKNOWN)
     with pytest.raises(Unsupported, match=f"{field} is not supported yet"):
-        generation_request(request, ENGINES)
+        generation_request(request)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_a_policy_of_a_newer_client_is_refused(field):
 def test_what_happens_anyway_may_be_asked_for(fields):
     request = asked()
     request.MergeFrom(pb.GenerateRequest(**fields))
-    assert generation_request(request, ENGINES).input.messages
+    assert generation_request(request).input.messages
 
 
 @pytest.mark.parametrize("field", ["swap_policy", "profile", "reasoning_effort"])
@@ -72,13 +71,13 @@ def test_a_value_of_a_newer_client_is_refused(field):
     request = asked()
     setattr(request, field, UNKNOWN)
     with pytest.raises(FieldInvalid, match=f"{field}: 9 is not a known value"):
-        generation_request(request, ENGINES)
+        generation_request(request)
 
 
 def test_an_empty_message_of_a_tool_is_refused_rather_than_left_out():
     empty = chat.Message(role=chat.ROLE_TOOL)
     with pytest.raises(FieldInvalid) as refusal:
-        generation_request(pb.GenerateRequest(chat=chat.ChatInput(messages=[HELLO, empty])), ENGINES)
+        generation_request(pb.GenerateRequest(chat=chat.ChatInput(messages=[HELLO, empty])))
     assert (
         refusal.value.message
         == "chat.messages[1].parts: a message of role tool is empty; send a tool_result part."
@@ -89,21 +88,21 @@ def test_an_empty_message_of_a_tool_is_refused_rather_than_left_out():
 def test_a_tool_that_is_named_in_another_mode_is_refused(mode):
     choice = chat.ToolChoice(mode=mode, name="f")
     with pytest.raises(FieldInvalid, match=r"chat\.tool_choice\.name: a name needs mode MODE_NAMED"):
-        generation_request(asked(tools=[chat.Tool(name="f")], tool_choice=choice), ENGINES)
+        generation_request(asked(tools=[chat.Tool(name="f")], tool_choice=choice))
 
 
 @pytest.mark.parametrize("field", JSON_FIELDS)
 @pytest.mark.parametrize("levels", [257, 3_000, 300_000])
 def test_json_that_could_overflow_a_stack_is_refused(field, levels):
     with pytest.raises(FieldInvalid) as refusal:
-        generation_request(JSON_FIELDS[field](schema_of_depth(levels)), ENGINES)
+        generation_request(JSON_FIELDS[field](schema_of_depth(levels)))
     assert refusal.value.message == f"{field}: it is nested too deeply; use at most 256 levels."
 
 
 @pytest.mark.parametrize("field", JSON_FIELDS)
 @pytest.mark.parametrize("levels", [1, 256])
 def test_json_up_to_the_limit_is_taken(field, levels):
-    assert generation_request(JSON_FIELDS[field](schema_of_depth(levels)), ENGINES)
+    assert generation_request(JSON_FIELDS[field](schema_of_depth(levels)))
 
 
 @pytest.mark.parametrize("field", JSON_FIELDS)
@@ -112,14 +111,14 @@ def test_json_up_to_the_limit_is_taken(field, levels):
 )
 def test_text_that_is_no_json_object_is_refused(field, text):
     with pytest.raises(FieldInvalid, match="it is not a JSON object") as refusal:
-        generation_request(JSON_FIELDS[field](text), ENGINES)
+        generation_request(JSON_FIELDS[field](text))
     assert refusal.value.field == field
 
 
 @pytest.mark.parametrize("field", JSON_FIELDS)
 def test_json_keeps_every_byte(field):
     text = json.dumps({"z": 1, "a": [1.50, "\u20ac"]}, indent=3, ensure_ascii=False) + "\n"
-    core = generation_request(JSON_FIELDS[field](text), ENGINES)
+    core = generation_request(JSON_FIELDS[field](text))
     assert text in {
         core.response_format.schema_json,
         *(tool.parameters_json for tool in core.input.tools),
@@ -129,7 +128,5 @@ def test_json_keeps_every_byte(field):
 
 def test_a_limit_is_written_out():
     with pytest.raises(FieldInvalid) as refusal:
-        generation_request(
-            pb.GenerateRequest(chat=asked().chat, sampling=pb.Sampling(top_k=1_234_567)), ENGINES
-        )
+        generation_request(pb.GenerateRequest(chat=asked().chat, sampling=pb.Sampling(top_k=1_234_567)))
     assert refusal.value.message == "sampling.top_k: 1,234,567 is out of range; use 0 to 1,000,000."

@@ -27,6 +27,7 @@ SHAPE = LoadShape(
     gpu_layers_count=7,
     host_prompt_cache_bytes=9,
     memory_mapped=True,
+    assumed=("batch_tokens",),
 )
 FOOTPRINT = Footprint(
     weights_bytes=1,

@@ -21,6 +21,7 @@ from autotuned.core.settings import (
 )
 from autotuned.engines.llamacpp.engine import LlamacppEngine
 from autotuned.hardware.probe import PsutilMachine
+from autotuned.services.catalogue import Catalogue
 from autotuned.services.inference import Inference
 from autotuned.services.learning import Learning
 from autotuned.services.models import Models
@@ -65,7 +66,7 @@ class RealHouse:
         machine = PsutilMachine()
         self.residency = Residency(machine=machine, clock=self.clock)
         self.models = Models(
-            engines=(engine,),
+            catalogue=Catalogue((engine,)),
             settings=ModelSettings(),
             defaults=defaults,
             swap_policy=SwapPolicy.ALLOW,
@@ -77,7 +78,6 @@ class RealHouse:
         )
         self.inference = Inference(
             models=self.models,
-            slots_count=defaults.slots_count,
             model_settings=ModelSettings(),
             queue_settings=queue,
             request_log=self.request_log,
@@ -120,7 +120,9 @@ async def real_house(home=None, *, defaults=DEFAULTS, queue=None, interval_secon
         await prefixes.open()
         house = RealHouse(
             database=database,
-            engine=LlamacppEngine(paths=paths, settings=LlamacppSettings(), files=(), clock=clock),
+            engine=LlamacppEngine(
+                paths=paths, settings=LlamacppSettings(slots=defaults.slots_count), files=(), clock=clock
+            ),
             prefixes=prefixes,
             clock=clock,
             defaults=defaults,

@@ -10,20 +10,20 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from autotuned.core.engine import Capabilities, EngineState, EngineStatus
 from autotuned.core.learning import Learned
 from autotuned.core.memory import MemoryReading, ProcessMemory
-from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry
-from autotuned.core.ports import Capabilities
+from autotuned.core.model import EMBEDDED_ENGINE, LoadPhase, LoadProgress, ModelEntry
 from autotuned.policy.footprint import estimate_footprint
 from autotuned.services.learning import Learning
 from autotuned.services.model_actor import ModelActor
-from autotuned.services.planner import ModelPlanner
+from autotuned.services.planner import LocalPlanner
 from autotuned.services.residency import Residency
 from tests.examples import DEFAULTS, POCKET
 
 FACTS = replace(POCKET, train_context_tokens=32_768)
 ENTRY = ModelEntry(
-    id="scripted", engine="scripted", path="/nowhere/scripted.gguf", size_bytes=2_000_000, facts=FACTS
+    id="scripted", engine=EMBEDDED_ENGINE, path="/nowhere/scripted.gguf", size_bytes=2_000_000, facts=FACTS
 )
 
 
@@ -81,7 +81,7 @@ class PendingLoad:
 
 @dataclass
 class ScriptedEngine:
-    name: str = "scripted"
+    name: str = EMBEDDED_ENGINE
     version: str = "1"
     entries: tuple[ModelEntry, ...] = (ENTRY,)
     pending: list[PendingLoad] = field(default_factory=list)
@@ -99,9 +99,20 @@ class ScriptedEngine:
             raw_prompt=True,
             embeddings=False,
             exact_token_counts=True,
-            load_shape=True,
             kv_prefixes=True,
         )
+
+    def status(self):
+        return EngineStatus(name=self.name, state=EngineState.READY, version=self.version)
+
+    async def refresh(self):
+        pass
+
+    async def residents(self):
+        return ()
+
+    async def unload_resident(self, model_id):
+        return False
 
     async def models(self):
         return self.entries
@@ -235,7 +246,7 @@ class World:
         self.residency = Residency(machine=self.machine, clock=self.clock)
         self.actors = {}
         for each in entries:
-            planner = ModelPlanner(
+            planner = LocalPlanner(
                 model_id=each.id,
                 facts=each.facts,
                 defaults=defaults,

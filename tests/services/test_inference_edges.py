@@ -12,6 +12,7 @@ from autotuned.core.errors import ModelLoadFailed, QueueFull, ShuttingDown, Unsu
 from autotuned.core.memory import SwapPolicy
 from autotuned.core.model import ModelState
 from autotuned.core.settings import ModelSettings, PrefixSettings, QueueSettings
+from autotuned.services.catalogue import Catalogue
 from autotuned.services.inference import Inference
 from autotuned.services.models import Models
 from autotuned.services.prefixes import Prefixes
@@ -39,7 +40,7 @@ class House:
         self.records = Records()
         prefixes = Prefixes(store=None, settings=PrefixSettings(disk_mib=0), clock=self.clock)
         self.models = Models(
-            engines=(self.engine,),
+            catalogue=Catalogue((self.engine,)),
             settings=ModelSettings(default=ENTRY.id),
             defaults=DEFAULTS,
             swap_policy=SwapPolicy.ALLOW,
@@ -51,7 +52,6 @@ class House:
         )
         self.inference = Inference(
             models=self.models,
-            slots_count=1,
             model_settings=ModelSettings(),
             queue_settings=QueueSettings(max_waiting=1, wait_seconds=60.0),
             request_log=self.records,

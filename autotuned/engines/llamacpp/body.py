@@ -1,8 +1,6 @@
 """From a core request to the JSON that a llama.cpp server reads.
 
-``model`` calls it for every request. Text that is JSON already (schemas, arguments) goes in byte for
-byte, because its order decides whether the engine finds its prefix again; that it is one JSON object
-was checked where it came in.
+``model`` calls it for every request; ``chat_json`` knows the conversation, this the options of the server.
 Invariant: everything that a request asks for is in its body or refused here.
 """
 
@@ -10,30 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
-
-import msgspec
 
 from autotuned.core.chat import (
     ChatInput,
     GenerationRequest,
-    ImagePart,
-    Message,
     RawPrompt,
     ReasoningEffort,
-    ReasoningPart,
-    ResponseFormat,
     ResponseFormatKind,
     Role,
     Sampling,
     TextPart,
     Tool,
-    ToolCallPart,
     ToolChoice,
     ToolChoiceMode,
-    ToolResultPart,
 )
-from autotuned.core.errors import FieldInvalid, Unsupported
+from autotuned.core.errors import Unsupported
+from autotuned.engines.chat_json import Json, encoded, messages_json, tools_json
+from autotuned.engines.llamacpp.response_format import enforced_format
 
 CHAT_TARGET = "/v1/chat/completions"
 COUNT_CHAT_TARGET = "/v1/chat/completions/input_tokens"
@@ -47,9 +38,6 @@ MAX_REPLY_TOKENS = (1 << 31) - 1
 RANDOM_SEED = 0xFFFFFFFF
 # What of the closing message of a raw prompt is wanted: without it, the whole prompt comes back.
 FINAL_FIELDS = ("content", "stop", "stop_type", "tokens_evaluated", "tokens_predicted", "timings")
-
-_Json = dict[str, Any]
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +59,14 @@ SLOTS_CALL = Call(SLOTS_TARGET, b"", "GET")
 def generation_call(request: GenerationRequest) -> Call:
     """The call that streams this generation. Raises ``FieldInvalid`` and ``Unsupported``."""
     # With progress the engine looks between batches whether the client is still there.
-    body: _Json = {"stream": True, "return_progress": True, "cache_prompt": True}
+    body: Json = {"stream": True, "return_progress": True, "cache_prompt": True}
     if isinstance(request.input, RawPrompt):
         return _raw_call(request, request.input, body)
     body["stream_options"] = {"include_usage": True}
     body |= _chat(request.input)
     body["max_tokens"] = _reply_limit(request)
     body |= _sampling(request)
-    body |= _response_format(request.response_format)
+    body |= enforced_format(request.response_format)
     if request.top_logprobs_count is not None:
         if request.input.tools:
             raise Unsupported(
@@ -88,7 +76,7 @@ def generation_call(request: GenerationRequest) -> Call:
         body |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs_count)}
     if request.reasoning_effort is not None:
         body["chat_template_kwargs"] = _reasoning(request.reasoning_effort)
-    return Call(CHAT_TARGET, _json(body))
+    return Call(CHAT_TARGET, encoded(body))
 
 
 def prefill_call(request: GenerationRequest) -> Call:
@@ -98,22 +86,22 @@ def prefill_call(request: GenerationRequest) -> Call:
 
 def save_call(slot_number: int, file_name: str) -> Call:
     """The call that writes a slot's state into a file of the folder that the worker was told."""
-    return Call(f"{SLOTS_TARGET}/{slot_number}?action=save", _json({"filename": file_name}))
+    return Call(f"{SLOTS_TARGET}/{slot_number}?action=save", encoded({"filename": file_name}))
 
 
 def restore_call(slot_number: int, file_name: str) -> Call:
     """The call that reads such a file into a slot."""
-    return Call(f"{SLOTS_TARGET}/{slot_number}?action=restore", _json({"filename": file_name}))
+    return Call(f"{SLOTS_TARGET}/{slot_number}?action=restore", encoded({"filename": file_name}))
 
 
 def count_call(chat: ChatInput | str) -> Call:
     """The call that counts a conversation, or a text the way a raw prompt is read. Raises like above."""
     if isinstance(chat, str):
-        return Call(TOKENIZE_TARGET, _json({"content": chat, "add_special": True, "parse_special": True}))
-    return Call(COUNT_CHAT_TARGET, _json(_chat(chat)))
+        return Call(TOKENIZE_TARGET, encoded({"content": chat, "add_special": True, "parse_special": True}))
+    return Call(COUNT_CHAT_TARGET, encoded(_chat(chat)))
 
 
-def _raw_call(request: GenerationRequest, prompt: RawPrompt, body: _Json) -> Call:
+def _raw_call(request: GenerationRequest, prompt: RawPrompt, body: Json) -> Call:
     if request.response_format.kind is not ResponseFormatKind.TEXT:
         raise Unsupported("A raw prompt cannot have a response format with this engine; send a chat instead.")
     if request.reasoning_effort is not None:
@@ -122,8 +110,8 @@ def _raw_call(request: GenerationRequest, prompt: RawPrompt, body: _Json) -> Cal
     if request.top_logprobs_count is not None:
         body["n_probs"] = max(1, request.top_logprobs_count)
     if not prompt.suffix:
-        return Call(PROMPT_TARGET, _json(body | {"prompt": prompt.prompt}))
-    return Call(INFILL_TARGET, _json(body | {"input_prefix": prompt.prompt, "input_suffix": prompt.suffix}))
+        return Call(PROMPT_TARGET, encoded(body | {"prompt": prompt.prompt}))
+    return Call(INFILL_TARGET, encoded(body | {"input_prefix": prompt.prompt, "input_suffix": prompt.suffix}))
 
 
 def _reply_limit(request: GenerationRequest) -> int:
@@ -133,9 +121,9 @@ def _reply_limit(request: GenerationRequest) -> int:
     return min(request.max_reply_tokens, MAX_REPLY_TOKENS)
 
 
-def _sampling(request: GenerationRequest) -> _Json:
+def _sampling(request: GenerationRequest) -> Json:
     sampling: Sampling = request.sampling
-    values: _Json = {
+    values: Json = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
@@ -150,77 +138,32 @@ def _sampling(request: GenerationRequest) -> _Json:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _response_format(wanted: ResponseFormat) -> _Json:
-    if wanted.kind is ResponseFormatKind.TEXT:
-        return {}
-    if wanted.kind is ResponseFormatKind.JSON_OBJECT:
-        return {"response_format": {"type": "json_object"}}
-    schema = msgspec.Raw(wanted.schema_json.encode())
-    return {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
-
-
-def _reasoning(effort: ReasoningEffort) -> _Json:
+def _reasoning(effort: ReasoningEffort) -> Json:
     """What chat templates read; one that knows neither name does not reason."""
     if effort is ReasoningEffort.NONE:
         return {"enable_thinking": False}
     return {"enable_thinking": True, "reasoning_effort": effort.value}
 
 
-def _chat(chat: ChatInput) -> _Json:
-    body: _Json = {
-        "messages": [
-            entry for index, message in enumerate(chat.messages) for entry in _messages(index, message)
-        ]
-    }
+def _chat(chat: ChatInput) -> Json:
+    body: Json = {"messages": messages_json(chat, images=False)}
+    if _is_begun(chat):
+        # Older builds go on without these, too, but repeat what was begun.
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
     if chat.tools:
-        body["tools"] = [_tool(tool) for tool in _offered(chat.tools, chat.tool_choice)]
+        body["tools"] = tools_json(_offered(chat.tools, chat.tool_choice))
         body["tool_choice"] = _tool_choice(chat.tool_choice)
         if chat.parallel_tool_calls is not None:
             body["parallel_tool_calls"] = chat.parallel_tool_calls
     return body
 
 
-def _messages(index: int, message: Message) -> Iterator[_Json]:
-    """One message, or one for each result of a tool message."""
-    path = f"chat.messages[{index}]"
-    if any(isinstance(part, ImagePart) for part in message.parts):
-        raise Unsupported("This engine does not read images; send text only.", field=path)
-    if message.role is Role.TOOL:
-        yield from (_tool_result(part) for part in message.parts if isinstance(part, ToolResultPart))
-        return
-    entry: _Json = {"role": message.role.value, "content": _content(message)}
-    if reasoning := "".join(part.text for part in message.parts if isinstance(part, ReasoningPart)):
-        entry["reasoning_content"] = reasoning
-    if calls := [_tool_call(part) for part in message.parts if isinstance(part, ToolCallPart)]:
-        entry["tool_calls"] = calls
-    yield entry
-
-
-def _content(message: Message) -> str | list[_Json]:
-    texts = [part.text for part in message.parts if isinstance(part, TextPart)]
-    if len(texts) > 1:
-        return [{"type": "text", "text": text} for text in texts]
-    return texts[0] if texts else ""
-
-
-def _tool_call(part: ToolCallPart) -> _Json:
-    arguments = part.arguments_json or "{}"
-    return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}}
-
-
-def _tool_result(part: ToolResultPart) -> _Json:
-    entry: _Json = {"role": "tool", "tool_call_id": part.tool_call_id, "content": part.text}
-    return entry | {"name": part.name} if part.name else entry
-
-
-def _tool(tool: Tool) -> _Json:
-    parameters = tool.parameters_json or '{"type":"object","properties":{}}'
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": msgspec.Raw(parameters.encode()),
-    }
-    return {"type": "function", "function": function}
+def _is_begun(chat: ChatInput) -> bool:
+    """Whether the last message is an answer that goes on."""
+    last = chat.messages[-1] if chat.messages else None
+    if last is None or last.role is not Role.ASSISTANT:
+        return False
+    return bool(last.parts) and all(isinstance(part, TextPart) for part in last.parts)
 
 
 def _offered(tools: Iterable[Tool], choice: ToolChoice) -> Iterator[Tool]:
@@ -231,10 +174,3 @@ def _offered(tools: Iterable[Tool], choice: ToolChoice) -> Iterator[Tool]:
 
 def _tool_choice(choice: ToolChoice) -> str:
     return "required" if choice.mode is ToolChoiceMode.NAMED else choice.mode.value
-
-
-def _json(body: _Json) -> bytes:
-    try:
-        return _encode(body)
-    except UnicodeEncodeError:
-        raise FieldInvalid("request", "a text in it is not valid Unicode; send valid UTF-8.") from None

@@ -14,28 +14,35 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from importlib.metadata import version as distribution_version
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
+from autotuned.core.engine import Capabilities, EngineResident, EngineState, EngineStatus, Knobs, KnobScope
 from autotuned.core.errors import ModelInvalid, ModelLoadFailed, ShuttingDown
-from autotuned.core.model import LoadProgress, ModelEntry
+from autotuned.core.model import EMBEDDED_ENGINE, LoadProgress, ModelEntry
 from autotuned.core.plan import LoadShape
-from autotuned.core.ports import Capabilities, Clock
+from autotuned.core.ports import Clock
 from autotuned.core.settings import LlamacppSettings, PathSettings
+from autotuned.engines.llamacpp.binary import ServerBinary, clean_environment
+from autotuned.engines.llamacpp.builds import PATIENCE_SECONDS, Builds
 from autotuned.engines.llamacpp.discovery import ModelFiles
+from autotuned.engines.llamacpp.log import WorkerLog
 from autotuned.engines.llamacpp.model import LlamacppModel
-from autotuned.engines.llamacpp.prefix_file import PrefixFiles
-from autotuned.engines.llamacpp.process import WorkerProcess, start_worker
 from autotuned.engines.llamacpp.readiness import until_ready
 from autotuned.engines.llamacpp.requests import WorkerRequests
 from autotuned.engines.llamacpp.shape import worker_settings
+from autotuned.engines.prefix_file import PrefixFiles
+from autotuned.engines.process import WorkerProcess, start_worker
+from autotuned.engines.stores.folders import NO_STORES, StoreFolders
 
-NAME = "llamacpp"
+NAME = EMBEDDED_ENGINE
 WORKER = Path(__file__).with_name("worker.py")
 # What the smallest system allows for the path of a Unix socket, its closing zero included.
 SOCKET_PATH_BYTES = 104
+# The trace of a failing check would take a debugger, and minutes.
+NO_BACKTRACE = {"GGML_NO_BACKTRACE": "1"}
 
 CAPABILITIES = Capabilities(
     tools=True,
@@ -46,26 +53,42 @@ CAPABILITIES = Capabilities(
     raw_prompt=True,
     embeddings=False,
     exact_token_counts=True,
-    load_shape=True,
     kv_prefixes=True,
+    knobs=Knobs(
+        context_tokens=KnobScope.LOAD,
+        slots_count=KnobScope.LOAD,
+        cache_type=KnobScope.LOAD,
+        flash_attention=KnobScope.LOAD,
+        batch_tokens=KnobScope.LOAD,
+        gpu_layers_count=KnobScope.LOAD,
+        host_prompt_cache=KnobScope.LOAD,
+        memory_mapped=KnobScope.LOAD,
+        keep_alive=KnobScope.REQUEST,
+    ),
 )
 
 _log = logging.getLogger(__name__)
 
 
 class LlamacppEngine:
-    """llama.cpp from the xllamacpp wheel, in worker processes."""
+    """llama.cpp in worker processes: a ``llama-server``, or the build in the xllamacpp wheel."""
 
     def __init__(
-        self, *, paths: PathSettings, settings: LlamacppSettings, files: tuple[Path, ...], clock: Clock
+        self,
+        *,
+        paths: PathSettings,
+        settings: LlamacppSettings,
+        files: tuple[Path, ...],
+        clock: Clock,
+        stores: StoreFolders = NO_STORES,
     ) -> None:
         self._paths = paths
         self._settings = settings
         self._clock = clock
-        self._version = f"xllamacpp {distribution_version('xllamacpp')}"
-        self._files = ModelFiles(engine=NAME, models_folder=paths.data / "models", files=files)
+        self._builds = Builds(settings.server, engine=NAME, clock=clock)
+        self._files = ModelFiles(engine=NAME, models_folder=paths.data / "models", files=files, stores=stores)
         self._scan: asyncio.Task[tuple[ModelEntry, ...]] | None = None
-        self._workers: set[WorkerProcess] = set()
+        self._workers: set[WorkerProcess[WorkerLog]] = set()
         self._is_closed = False
 
     @property
@@ -75,18 +98,46 @@ class LlamacppEngine:
 
     @property
     def version(self) -> str:
-        """The wheel and its version, which identify the build."""
-        return self._version
+        """The program and its version, which identify the build."""
+        return self._builds.identity
 
     def capabilities(self) -> Capabilities:
         """What llama.cpp's server does through this adapter."""
-        return CAPABILITIES
+        return replace(CAPABILITIES, slots_count=self._settings.slots, has_gpu=self._builds.has_gpu)
+
+    def status(self) -> EngineStatus:
+        """It comes with the daemon, unless the settings name a program that is not there."""
+        builds = self._builds
+        state = EngineState.READY if builds.is_known else EngineState.STARTING
+        return EngineStatus(
+            name=NAME,
+            state=EngineState.NOT_INSTALLED if builds.problem else state,
+            version=builds.identity,
+            address=str(builds.binary.path if builds.binary else WORKER),
+            detail=builds.problem,
+            accelerator=builds.accelerator,
+            findings=builds.findings(),
+        )
+
+    async def refresh(self) -> None:
+        """Looks which build there is; the files are looked at with each list."""
+        if not self._is_closed:
+            await self._builds.look(patience_seconds=PATIENCE_SECONDS)
+
+    async def residents(self) -> Sequence[EngineResident]:
+        """None beside those of the daemon's own workers."""
+        return ()
 
     async def models(self) -> Sequence[ModelEntry]:
         """The files as they are now. Callers at the same time share one scan, which runs in a thread."""
         if self._scan is None or self._scan.done():
             self._scan = asyncio.ensure_future(asyncio.to_thread(self._files.scan))
         return await asyncio.shield(self._scan)
+
+    async def unload_resident(self, model_id: str) -> bool:
+        """Never: nobody else uses its workers."""
+        _ = model_id
+        return False
 
     async def load(
         self, entry: ModelEntry, shape: LoadShape, on_progress: Callable[[LoadProgress], None]
@@ -96,7 +147,14 @@ class LlamacppEngine:
         if entry.facts is None:
             raise ModelInvalid(entry.problem, model=entry.id)
         incarnation_id = f"{NAME}-{uuid.uuid4().hex}"
-        worker = await self._start(entry, shape, self._socket_path())
+        socket_path = self._socket_path()
+        try:
+            binary = await self._builds.for_load()
+        finally:
+            self._check_open()
+        # The build of this worker, whichever there is when the load is done.
+        engine_version = self.version
+        worker = await self._start(entry, shape, socket_path, binary)
         try:
             self._check_open()
             applied = await until_ready(
@@ -123,7 +181,7 @@ class LlamacppEngine:
             self._paths.prefixes,
             model_digest=entry.facts.digest,
             shape=applied,
-            engine_version=self._version,
+            engine_version=engine_version,
         )
         return LlamacppModel(
             incarnation_id=incarnation_id,
@@ -138,13 +196,16 @@ class LlamacppEngine:
     async def close(self) -> None:
         """Ends every worker, those that still load included."""
         self._is_closed = True
+        await self._builds.close()
         await asyncio.gather(*(worker.end("the engine was closed") for worker in self._workers))
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise ShuttingDown
 
-    async def _start(self, entry: ModelEntry, shape: LoadShape, socket_path: Path) -> WorkerProcess:
+    async def _start(
+        self, entry: ModelEntry, shape: LoadShape, socket_path: Path, binary: ServerBinary | None
+    ) -> WorkerProcess[WorkerLog]:
         with contextlib.suppress(OSError):
             self._paths.prefixes.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = worker_settings(
@@ -154,9 +215,14 @@ class LlamacppEngine:
             prefix_folder=f"{self._paths.prefixes}{os.sep}",
             threads=self._settings.threads,
         )
-        command = (sys.executable, "-I", "-B", str(WORKER), msgspec.json.encode(settings).decode())
+        if binary is None:
+            argument = msgspec.json.encode(settings).decode()
+            command: tuple[str, ...] = (sys.executable, "-I", "-B", str(WORKER), argument)
+        else:
+            command = binary.command(settings)
+        base = None if binary is None else clean_environment()
         try:
-            worker = await start_worker(command, socket_path)
+            worker = await start_worker(command, socket_path, WorkerLog(), NO_BACKTRACE, base=base)
         except OSError as error:
             raise ModelLoadFailed(
                 f"A worker process cannot be started: {error.strerror}; try again."

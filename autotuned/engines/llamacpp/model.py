@@ -20,6 +20,7 @@ from autotuned.core.generation import EngineEvent, EngineFinished, PrefillProgre
 from autotuned.core.memory import Footprint
 from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import WrittenPrefix
+from autotuned.engines.chat_events import ChatReader, problem_in
 from autotuned.engines.llamacpp.body import (
     SLOTS_CALL,
     Call,
@@ -29,14 +30,15 @@ from autotuned.engines.llamacpp.body import (
     restore_call,
     save_call,
 )
-from autotuned.engines.llamacpp.continuation import with_reply_so_far
-from autotuned.engines.llamacpp.events import ChatReader, PromptReader, problem_in
-from autotuned.engines.llamacpp.prefix_file import PrefixFiles
-from autotuned.engines.llamacpp.process import WorkerProcess
+from autotuned.engines.continuation import with_reply_so_far
+from autotuned.engines.llamacpp.events import PromptReader
+from autotuned.engines.llamacpp.log import WorkerLog
+from autotuned.engines.prefix_file import PrefixFiles
 from autotuned.engines.llamacpp.prompts import Prompts
 from autotuned.engines.llamacpp.refusals import quoted
 from autotuned.engines.llamacpp.requests import OK, WorkerRequests
 from autotuned.engines.llamacpp.slots import Slot, Slots
+from autotuned.engines.process import WorkerProcess
 
 # How often a slot is looked at whose last request was given up; the engine ends it after its batch.
 SETTLE_SECONDS = 0.005
@@ -78,7 +80,7 @@ class LlamacppModel:
         shape: LoadShape,
         footprint: Footprint,
         model_thinks: bool,
-        worker: WorkerProcess,
+        worker: WorkerProcess[WorkerLog],
         requests: WorkerRequests,
         prefix_files: PrefixFiles,
     ) -> None:

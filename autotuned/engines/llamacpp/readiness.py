@@ -8,6 +8,7 @@ Invariant: it returns only when the worker answers and its shape is the planned 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -17,9 +18,11 @@ from autotuned.core.errors import ModelLoadFailed
 from autotuned.core.model import LoadPhase, LoadProgress
 from autotuned.core.plan import LoadShape
 from autotuned.core.ports import Clock
-from autotuned.engines.llamacpp.connection import ConnectionBroken, ConnectionSilent, fetch
-from autotuned.engines.llamacpp.process import WorkerProcess
+from autotuned.engines.endpoint import Endpoint
+from autotuned.engines.http import ConnectionBroken, ConnectionSilent, fetch
+from autotuned.engines.llamacpp.log import WorkerLog
 from autotuned.engines.llamacpp.shape import applied_shape
+from autotuned.engines.process import WorkerProcess
 from autotuned.log import fields
 
 # How often a worker that says nothing is asked whether it is ready.
@@ -27,6 +30,8 @@ POLL_SECONDS = 0.25
 # How long a worker that loads may take to say so, and one that is ready to describe itself.
 HEALTH_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
+# How long a worker that answers may take to say that it serves; one that never says so works, too.
+SAID_SECONDS = 0.5
 # How long a broken connection waits to learn why the worker died.
 CAUSE_SECONDS = 1.0
 OK = 200
@@ -37,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 async def until_ready(
-    worker: WorkerProcess,
+    worker: WorkerProcess[WorkerLog],
     planned: LoadShape,
     *,
     clock: Clock,
@@ -57,7 +62,7 @@ class _Wait:
 
     def __init__(
         self,
-        worker: WorkerProcess,
+        worker: WorkerProcess[WorkerLog],
         *,
         clock: Clock,
         stall_seconds: float,
@@ -75,21 +80,22 @@ class _Wait:
     async def until_serving(self) -> None:
         """Returns when the worker answers. Raises ``ModelLoadFailed``."""
         while True:
-            was_listening = self._worker.log.is_listening
+            was_listening = self._worker.log.is_serving
             self.tell(self._worker.log.phase)
             if self._worker.is_gone:
                 raise await self._died()
             if await self._is_healthy():
+                await self._until_said()
                 return
             self._check_moving()
             await self._wait_for_news(was_listening=was_listening)
 
     async def applied_shape(self, planned: LoadShape) -> LoadShape:
         """What the worker says of itself. Raises ``ModelLoadFailed``."""
-        path = str(self._worker.socket_path)
+        server = Endpoint.unix(self._worker.socket_path)
         try:
-            _, props = await fetch(path, "GET", "/props", silence_seconds=ANSWER_SECONDS)
-            _, slots = await fetch(path, "GET", "/slots", silence_seconds=ANSWER_SECONDS)
+            _, props = await fetch(server, "GET", "/props", silence_seconds=ANSWER_SECONDS)
+            _, slots = await fetch(server, "GET", "/slots", silence_seconds=ANSWER_SECONDS)
         except (ConnectionBroken, ConnectionSilent) as error:
             if await self._worker.gone_within(CAUSE_SECONDS):
                 raise await self._died() from error
@@ -105,18 +111,26 @@ class _Wait:
 
     async def _is_healthy(self) -> bool:
         path = self._worker.socket_path
-        if not self._worker.log.is_listening and not path.exists():
+        if not self._worker.log.is_serving and not path.exists():
             return False
         try:
-            status, _ = await fetch(str(path), "GET", "/health", silence_seconds=HEALTH_SECONDS)
+            status, _ = await fetch(Endpoint.unix(path), "GET", "/health", silence_seconds=HEALTH_SECONDS)
         except (ConnectionBroken, ConnectionSilent):
             return False
         return status == OK
 
+    async def _until_said(self) -> None:
+        """Lets it finish telling of the load: it answers a moment before its last lines are here."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SAID_SECONDS):
+                while not (self._worker.is_gone or self._worker.log.is_serving):
+                    self._worker.news.clear()
+                    await self._worker.news.wait()
+
     async def _wait_for_news(self, *, was_listening: bool) -> None:
         """Lines that it writes are looked at as they come, but it is asked again only now and then."""
         deadline = asyncio.get_running_loop().time() + POLL_SECONDS
-        while not self._worker.is_gone and self._worker.log.is_listening is was_listening:
+        while not self._worker.is_gone and self._worker.log.is_serving is was_listening:
             self._worker.news.clear()
             self.tell(self._worker.log.phase)
             try:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from autotuned.core.errors import AutotuneError, ContextTooLong, FieldInvalid, Unsupported
+from autotuned.engines.chat_events import ProblemData
 from autotuned.engines.llamacpp.body import INFILL_TARGET, Call
-from autotuned.engines.llamacpp.events import ProblemData
 
 NOT_IMPLEMENTED = 501
 FIRST_SERVER_ERROR = 500

@@ -1,135 +1,43 @@
-"""Requests to one worker: answers that stream, answers that come whole, and what their failures mean.
+"""Requests to a llama.cpp worker: those of every worker, with what its errors mean.
 
-``model`` makes one for each incarnation.
-Invariant: a request that ends in any other way than with its answer raises one of the core's errors.
+``model`` makes one for each incarnation. Invariant: that of ``worker_requests``.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import TypeVar
-
-import msgspec
-
-from autotuned.core.errors import AutotuneError, EngineUnreachable
-from autotuned.core.generation import EngineEvent
+from autotuned.core.errors import AutotuneError
+from autotuned.engines import worker_requests
+from autotuned.engines.chat_events import ProblemData
 from autotuned.engines.llamacpp.body import Call
-from autotuned.engines.llamacpp.connection import (
-    ConnectionBroken,
-    ConnectionSilent,
-    EventSplitter,
-    Exchange,
-    fetch,
-)
-from autotuned.engines.llamacpp.events import (
-    EngineProblem,
-    ProblemData,
-    StreamReader,
-    UnreadableStream,
-    problem_in,
-)
-from autotuned.engines.llamacpp.process import WorkerProcess
+from autotuned.engines.llamacpp.log import WorkerLog
 from autotuned.engines.llamacpp.refusals import quoted, refusal
+from autotuned.engines.process import WorkerProcess
 
-OK = 200
-# How long a broken connection waits to learn why the worker died.
-CAUSE_SECONDS = 1.0
-
-_Answer = TypeVar("_Answer")
+OK = worker_requests.OK
 
 
-class WorkerRequests:
+class WorkerRequests(worker_requests.WorkerRequests):
     """Sends requests to a worker, each on a connection of its own."""
 
     def __init__(
         self,
         *,
-        worker: WorkerProcess,
+        worker: WorkerProcess[WorkerLog],
         model_id: str,
         incarnation_id: str,
         context_tokens: int,
         silence_seconds: float,
     ) -> None:
-        self._worker = worker
-        self._model_id = model_id
-        self._incarnation_id = incarnation_id
+        super().__init__(
+            worker=worker,
+            model_id=model_id,
+            incarnation_id=incarnation_id,
+            silence_seconds=silence_seconds,
+        )
         self._context_tokens = context_tokens
-        self._silence_seconds = silence_seconds
 
-    async def stream(self, call: Call, reader: StreamReader) -> AsyncGenerator[EngineEvent, None]:
-        """The events of an answer as they come. Closing it closes the connection.
-
-        Raises what ``LoadedModel.generate`` raises.
-        """
-        splitter = EventSplitter()
-        status = 0
-        try:
-            async with self._exchange(call) as exchange:
-                if (status := await exchange.status()) != OK:
-                    raise self.refusal(problem_in(await exchange.read_all(), status), call)
-                while data := await exchange.read():
-                    for block in splitter.feed(data):
-                        for event in reader.feed(block):
-                            yield event
-                        if reader.finished:
-                            return
-        except (ConnectionBroken, ConnectionSilent, EngineProblem, UnreadableStream) as error:
-            failure = await self._failure(error, call)
-            if isinstance(failure, EngineUnreachable) and isinstance(error, ConnectionBroken) and not status:
-                failure.served = False
-            raise failure from error
-        raise self.unreachable("ended its answer too early")
-
-    async def fetch(self, call: Call) -> tuple[int, bytes]:
-        """Status and body of an answer that comes whole. Raises ``EngineUnreachable``."""
-        try:
-            return await fetch(
-                str(self._worker.socket_path),
-                call.method,
-                call.target,
-                call.body,
-                silence_seconds=self._silence_seconds,
-            )
-        except (ConnectionBroken, ConnectionSilent) as error:
-            raise await self._failure(error, call) from error
-
-    def decode(self, body: bytes, kind: type[_Answer]) -> _Answer:
-        """The JSON of an answer. Raises ``EngineUnreachable`` where it is something else."""
-        try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
-            raise self.unreachable(f"sent an answer that cannot be read ({error})") from error
-
-    def refusal(self, problem: ProblemData, call: Call) -> AutotuneError:
+    def refusal(self, problem: ProblemData, call: worker_requests.Call) -> AutotuneError:
         """What an error of the server means to the client."""
-        error = refusal(problem, call, model_id=self._model_id, context_tokens=self._context_tokens)
+        sent = Call(call.target, call.body, call.method)
+        error = refusal(problem, sent, model_id=self.model_id, context_tokens=self._context_tokens)
         return error or self.unreachable(f"failed ({quoted(problem.message)})")
-
-    def unreachable(self, what: str) -> EngineUnreachable:
-        """The error of a worker of which this is to be said."""
-        return EngineUnreachable(
-            f'The worker of "{self._model_id}" {what}; send the request again, a new worker will take it.',
-            model=self._model_id,
-            incarnationId=self._incarnation_id,
-        )
-
-    def _exchange(self, call: Call) -> Exchange:
-        return Exchange(
-            socket_path=str(self._worker.socket_path),
-            method=call.method,
-            target=call.target,
-            body=call.body,
-            silence_seconds=self._silence_seconds,
-        )
-
-    async def _failure(self, error: Exception, call: Call) -> AutotuneError:
-        """What a request that could not be carried through has to say."""
-        if isinstance(error, EngineProblem):
-            return self.refusal(error.problem, call)
-        if isinstance(error, UnreadableStream):
-            return self.unreachable(f"sent an answer that cannot be read ({error})")
-        if isinstance(error, ConnectionSilent):
-            self._worker.kill("it fell silent and was ended")
-        if cause := await self._worker.gone_within(CAUSE_SECONDS):
-            return self.unreachable(f"is gone: {cause}")
-        return self.unreachable(f"broke off its answer ({error})")

@@ -117,6 +117,7 @@ REPORTED_NAMES = {
     "K": "key cache type",
     "V": "value cache type",
     "load_mode": "load mode",
+    "mmap": "memory mapping",
 }
 
 
@@ -131,6 +132,7 @@ def _expected_report(shape: LoadShape) -> dict[str, str]:
         "K": shape.key_cache_type.value,
         "V": shape.value_cache_type.value,
         "load_mode": "mmap" if shape.memory_mapped else "none",
+        "mmap": "true" if shape.memory_mapped else "false",
         "prompt cache": f"enabled, size limit: {prompt_cache_mib} MiB" if prompt_cache_mib else "disabled",
     }
 

@@ -6,6 +6,7 @@
 only child, which writes "worker PID" as its first line, and then
   - kills the child when its own standard input ends, which is when the daemon dies or lets go;
   - passes SIGTERM on, removes the socket when the child is gone, and ends the way the child ended.
+What the worker started itself and left behind is killed with it: they share a process group.
 On Linux the kernel kills the child when the guard dies and ends the guard when the daemon dies;
 elsewhere the child's standard input ends with the guard, and the daemon kills the child.
 The command may be any program: all this is done before it is executed.
@@ -76,6 +77,7 @@ def _start(command: list[str], set_parent_death_signal: Callable[[int], object])
         set_parent_death_signal(signal.SIGKILL)
         if os.getppid() != guard_pid:
             os._exit(1)
+        os.setpgid(0, 0)
         os.umask(0o077)
         os.dup2(reader, 0)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
@@ -96,9 +98,11 @@ def _wait(worker_pid: int, wake_reader: int, daemon_pid: int) -> int:
     poll.register(0, select.POLLIN | select.POLLHUP)
     poll.register(wake_reader, select.POLLIN)
     while True:
-        gone, status = os.waitpid(worker_pid, os.WNOHANG)
-        if gone:
-            return status
+        if os.waitid(os.P_PID, worker_pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            # Before its number can be another's: whoever it started and left behind.
+            with contextlib.suppress(OSError):
+                os.killpg(worker_pid, signal.SIGKILL)
+            return os.waitpid(worker_pid, 0)[1]
         for descriptor, _ in poll.poll():
             if descriptor == wake_reader:
                 _pass_on(os.read(wake_reader, 512), worker_pid, daemon_pid)

@@ -1,7 +1,7 @@
 """A guard and its worker as the daemon sees them: started, listened to, ended, and known to be gone.
 
-``engine`` starts one for each load. Killing goes through the guard: when its standard input ends it
-kills the worker, and when the worker's output ends the worker is gone for certain.
+Engines start one for each process that they need. Killing goes through the guard: when its standard
+input ends it kills the worker, and when the worker's output ends the worker is gone for certain.
 Invariant: ``wait_gone`` returns only when no process of this incarnation is left and its socket is
 removed, whoever ended it.
 """
@@ -14,27 +14,35 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Generic, TypeVar, cast
 
-from autotuned.engines.llamacpp.log import WorkerLog
+from autotuned.engines.output import Output
 from autotuned.log import fields
 
 GUARD = Path(__file__).with_name("guard.py")
 TERMINATE_SECONDS = 2.0
 KILL_SECONDS = 2.0
 LONGEST_LINE_BYTES = 64 << 10
+# What a worker writes while it serves is looked at so often: some write twenty lines for each request.
+BREATH_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
 
 
-class WorkerProcess(asyncio.SubprocessProtocol):
-    """One incarnation's processes. Made by ``start_worker``."""
+Log = TypeVar("Log", bound=Output)
 
-    def __init__(self, socket_path: Path) -> None:
+
+class WorkerProcess(asyncio.SubprocessProtocol, Generic[Log]):
+    """One incarnation's processes. Made by ``start_worker``.
+
+    ``socket_path`` is removed when it is gone; a worker that serves on TCP has none, "".
+    """
+
+    def __init__(self, socket_path: Path, log: Log) -> None:
         self.socket_path = socket_path
-        self.log = WorkerLog()
+        self.log = log
         self.news = asyncio.Event()
         self.process_id = 0
         self._gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -63,6 +71,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         if self._transport is None or self.is_gone:
             return
         self._cause = self._cause or cause
+        self._listen()
         self._signal(signal.SIGTERM)
         if await self.gone_within(TERMINATE_SECONDS) is None:
             self.kill(cause)
@@ -73,11 +82,18 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         if self._transport is None or self.is_gone:
             return
         self._cause = self._cause or cause
+        self._listen()
         guard_input = self._transport.get_pipe_transport(0)
         if guard_input is not None:
             guard_input.close()
         # A guard that does not do its work is ended too; the kernel then ends the worker.
         asyncio.get_running_loop().call_later(KILL_SECONDS, self._signal, signal.SIGKILL)
+
+    def _listen(self, *, on: bool = True) -> None:
+        """Takes its output, or leaves it where it is for a moment."""
+        output = self._transport.get_pipe_transport(1) if self._transport else None
+        if isinstance(output, asyncio.ReadTransport):
+            (output.resume_reading if on else output.pause_reading)()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._transport is not None and not self._guard_ended:
@@ -101,6 +117,9 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         for line in lines:
             self._take(line.decode(errors="replace"))
         self.news.set()
+        if self.log.is_serving and not self._cause:
+            self._listen(on=False)
+            asyncio.get_running_loop().call_later(BREATH_SECONDS, self._listen)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """The end of the output is the end of the worker, which holds it to its last moment."""
@@ -113,15 +132,16 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         """The guard is gone; a worker that is not is ended here."""
         self._guard_ended = True
         if not self._output_ended and self.process_id:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process_id, signal.SIGKILL)
+            # With whatever it started: the worker leads a process group of its own.
+            with contextlib.suppress(OSError):
+                os.killpg(self.process_id, signal.SIGKILL)
         self._check_gone()
 
     def _take(self, line: str) -> None:
         if not self.process_id and line.startswith("worker "):
             self.process_id = int(line.removeprefix("worker "))
             return
-        if not self.log.is_listening:
+        if not self.log.is_serving:
             _log.debug("engine", extra=fields(process_id=self.process_id, line=line))
         self.log.add(line)
 
@@ -137,18 +157,28 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self.news.set()
 
 
-async def start_worker(command: Sequence[str], socket_path: Path) -> WorkerProcess:
-    """Starts the command under a guard, in a session of its own. Raises ``OSError``."""
+async def start_worker(
+    command: Sequence[str],
+    socket_path: Path,
+    log: Log,
+    environment: Mapping[str, str] | None = None,
+    *,
+    base: Mapping[str, str] | None = None,
+) -> WorkerProcess[Log]:
+    """Starts the command under a guard, in a session of its own. Raises ``OSError``.
+
+    ``environment`` is set beside ``base``, which is the daemon's own where it is None.
+    """
     guard = (sys.executable, "-I", "-S", "-B", str(GUARD), str(os.getpid()), str(socket_path))
     _, worker = await asyncio.get_running_loop().subprocess_exec(
-        lambda: WorkerProcess(socket_path),
+        lambda: WorkerProcess(socket_path, log),
         *guard,
         *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
-        env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+        env={**(os.environ if base is None else base), **(environment or {})},
     )
     return worker
 

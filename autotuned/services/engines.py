@@ -1,0 +1,103 @@
+"""The engines as a person wants to know them: how they stand, what they hold, and what is wrong.
+
+Called by ``rpc.engines`` and ``rpc.models``, and by the daemon's job. Invariant: what is told was looked at
+just now, or the engine did not answer and that is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autotuned.core.engine import Capabilities, EngineResident, EngineStatus, Finding
+from autotuned.core.model import ModelState, RunningModel
+from autotuned.core.ports import Engine, PrefixStore
+from autotuned.policy.findings import Circumstances, findings
+from autotuned.policy.remote import foreign_shape
+from autotuned.services.catalogue import Catalogue
+from autotuned.services.models import Models
+from autotuned.services.residency import Residency
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """One engine."""
+
+    status: EngineStatus
+    capabilities: Capabilities
+    models_count: int
+    residents: tuple[EngineResident, ...]
+
+
+class Engines:
+    """Reports on engines. ``store`` tells how full the disk is."""
+
+    def __init__(
+        self, *, catalogue: Catalogue, models: Models, residency: Residency, store: PrefixStore
+    ) -> None:
+        self._catalogue = catalogue
+        self._models = models
+        self._residency = residency
+        self._store = store
+
+    async def refresh(self) -> None:
+        """Looks how the engines stand."""
+        await self._catalogue.refresh()
+
+    async def reports(self) -> list[EngineReport]:
+        """Every engine, in the order of preference."""
+        await self._catalogue.refresh()
+        return list(await asyncio.gather(*(_report(engine) for engine in self._catalogue.engines)))
+
+    async def findings(self) -> Sequence[Finding]:
+        """What is wrong, worst first."""
+        await self._catalogue.refresh()
+        await self._residency.refresh()
+        listings = await self._models.listings()
+        return findings(
+            Circumstances(
+                statuses=tuple(engine.status() for engine in self._catalogue.engines),
+                models=tuple(listing.model for listing in listings),
+                default_model=self._models.default_model,
+                pressure=self._residency.pressure,
+                disk_free_bytes=await self._store.free_bytes(),
+            )
+        )
+
+    async def foreign_models(self) -> list[RunningModel]:
+        """What servers have in memory that the daemon did not load."""
+        own = {actor.entry.key for actor in self._models.running()}
+        found = []
+        for engine in self._catalogue.engines:
+            residents = await engine.residents()
+            found += [
+                _foreign(engine, each) for each in residents if f"{engine.name}/{each.model_id}" not in own
+            ]
+        return found
+
+
+async def _report(engine: Engine) -> EngineReport:
+    models, residents = await engine.models(), await engine.residents()
+    return EngineReport(engine.status(), engine.capabilities(), len(models), tuple(residents))
+
+
+def _foreign(engine: Engine, resident: EngineResident) -> RunningModel:
+    return RunningModel(
+        id=resident.model_id,
+        engine=engine.name,
+        state=ModelState.READY,
+        incarnation_id="",
+        shape=foreign_shape(resident.context_tokens),
+        footprint=None,
+        expires_at=resident.expires_at,
+        resident_memory_bytes=resident.memory_bytes,
+        process_id=0,
+        loaded_at=0.0,
+        last_used_at=0.0,
+        load_seconds=0.0,
+        active_requests_count=0,
+        queued_requests_count=0,
+        reasons=(),
+        loaded_by_others=True,
+    )
