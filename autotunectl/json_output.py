@@ -42,7 +42,7 @@ def message_json(message: Message) -> dict[str, Any]:
 
 
 def reply_json(reply: Reply) -> dict[str, Any]:
-    """A whole answer."""
+    """A whole answer. Cached tokens are null where the engine does not tell them."""
     return {
         "text": reply.text,
         "reasoning": reply.reasoning,
@@ -54,7 +54,7 @@ def reply_json(reply: Reply) -> dict[str, Any]:
         "model": reply.model,
         "engine": reply.engine,
         "request_id": reply.request_id,
-        "usage": message_json(reply.usage),
+        "usage": {**message_json(reply.usage), "cached_tokens": reply.cached_tokens},
         "timings": message_json(reply.timings),
         "plan": message_json(reply.plan),
     }

@@ -12,7 +12,7 @@ from autotune.v1 import plan_pb2
 from autotunectl.chat.screen import StatusLine, loading_text
 from autotunectl.json_output import message_json
 from autotunectl.output import format_seconds, one_line
-from autotunectl.plans import indented, plan_lines
+from autotunectl.plans import indented, is_elsewhere, plan_lines
 
 if TYPE_CHECKING:
     from autotune.client import Client
@@ -52,8 +52,10 @@ def loaded_text(loaded: model_service_pb2.LoadedModel) -> str:
 
 
 def loaded_line(loaded: model_service_pb2.LoadedModel) -> str:
-    """That the model is in memory, and how long that took."""
+    """That the model is in memory, and how long that took; or where else it runs."""
     model = loaded.running_model
+    if is_elsewhere(loaded.plan):
+        return f"{one_line(model.id)} is ready on {one_line(model.engine)}; it takes no memory here."
     took = model.load_duration.seconds + model.load_duration.nanos / 1e9
     was = "was in memory already" if loaded.plan.action == plan_pb2.PLAN_ACTION_REUSE else "is in memory"
     return f"{one_line(model.id)} {was}, loaded in {format_seconds(took)}."
@@ -65,4 +67,4 @@ def _lines(loaded: model_service_pb2.LoadedModel) -> list[tuple[str, str]]:
     measured.CopyFrom(loaded.plan)
     if loaded.running_model.HasField("footprint"):
         measured.footprint.CopyFrom(loaded.running_model.footprint)
-    return plan_lines(measured)
+    return plan_lines(measured, loaded.running_model.engine)

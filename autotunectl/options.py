@@ -52,6 +52,11 @@ def global_options(function: _Function) -> _Function:
     return address(as_json(function))
 
 
+def engine_option(text: str) -> Callable[[_Function], _Function]:
+    """Adds ``--engine``; ``engine`` is "" where none is named. ``text`` is its help."""
+    return click.option("--engine", default="", metavar="NAME", help=text)
+
+
 def verb(name: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Declares a command that gets the session first. It returns an exit status, or None for 0."""
 

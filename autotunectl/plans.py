@@ -1,7 +1,7 @@
-"""Plans in words: fit, memory by part, shape, what was given up. Pure.
+"""Plans in words: fit, memory by part, what was given up. Pure.
 
-``plan``, ``run``, ``load`` and ``ps`` show them. Invariant: every number is the daemon's; nothing is
-computed here but sums and names.
+``plan``, ``run``, ``load`` and ``ps`` show them; ``shapes`` has the words for shapes. Invariant: every
+number is the daemon's; nothing is computed here but sums and names.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from autotunectl.output import (
     Style,
     format_amount,
     format_bytes,
-    format_count,
     format_table,
     one_line,
 )
+from autotunectl.shapes import context_text
 
 if TYPE_CHECKING:
     from autotune.v1 import model_pb2
@@ -69,28 +69,6 @@ def _ceiling(fit: plan_pb2.Fit) -> str:
     return f"up to {fit.safe_context_tokens:,} tokens of context are safe with this KV cache"
 
 
-def context_text(shape: plan_pb2.LoadShape) -> str:
-    """The context, and who shares it."""
-    tokens = f"{format_count(shape.context_tokens)} tokens"
-    if shape.slots_count > 1 and shape.kv_unified:
-        return f"{tokens} shared by {shape.slots_count} slots"
-    return f"{tokens} in each of {shape.slots_count} {'slot' if shape.slots_count == 1 else 'slots'}"
-
-
-def shape_lines(shape: plan_pb2.LoadShape) -> list[tuple[str, str]]:
-    """The parts of a shape that are not its size, as names and values."""
-    keys, values = (enum_text(shape, name).upper() for name in ("key_cache_type", "value_cache_type"))
-    attention = "flash attention" if shape.flash_attention else "no flash attention"
-    weights = "mapped from the file" if shape.memory_mapped else "read into memory"
-    if shape.gpu_layers_count:
-        weights += f", {shape.gpu_layers_count:,} layers offered to the GPU"
-    return [
-        ("cache", f"{keys} keys and {values} values, {attention}"),
-        ("batches", f"{shape.batch_tokens:,} tokens, {shape.micro_batch_tokens:,} at once"),
-        ("weights", weights),
-    ]
-
-
 def given_up_text(level: int) -> str:
     """What of the wanted shape was given up so that it fits."""
     if not 0 <= level < len(_GIVEN_UP):
@@ -105,7 +83,12 @@ def footprint_text(footprint: plan_pb2.Footprint) -> str:
         for name, field in _PARTS
         if getattr(footprint, field)
     ]
-    return f"{format_amount(_taken_bytes(footprint))}: {', '.join(parts)}"
+    return ": ".join(filter(None, (format_amount(_taken_bytes(footprint)), ", ".join(parts))))
+
+
+def is_elsewhere(plan: plan_pb2.Plan) -> bool:
+    """Whether the model takes nothing of this machine, because its server is another one."""
+    return not plan.footprint.total_bytes
 
 
 def _taken_bytes(footprint: plan_pb2.Footprint) -> int:
@@ -133,9 +116,11 @@ def _cell(footprint: plan_pb2.Footprint | None, field: str) -> str:
     return NOTHING if footprint is None else format_amount(getattr(footprint, field))
 
 
-def plan_lines(plan: plan_pb2.Plan) -> list[tuple[str, str]]:
+def plan_lines(plan: plan_pb2.Plan, engine: str) -> list[tuple[str, str]]:
     """Names and values for a person who is about to use the model; what is as ever is left out."""
-    lines = [("context", context_text(plan.shape)), ("memory", footprint_text(plan.footprint))]
+    lines = [("context", context_text(plan.shape, engine))]
+    if not is_elsewhere(plan):
+        lines.append(("memory", footprint_text(plan.footprint)))
     if plan.HasField("fit"):
         lines.append(("fit", fit_text(plan.fit)))
     if plan.reduction_level:
@@ -153,9 +138,12 @@ def indented(lines: Sequence[tuple[str, str]]) -> str:
     return "".join(f"  {name:<8} {one_line(value)}\n" for name, value in lines)
 
 
-def footprint_of(running: Sequence[model_pb2.RunningModel], model: str) -> plan_pb2.Footprint | None:
-    """What a loaded model takes; None for one that is not loaded."""
+def footprint_of(
+    running: Sequence[model_pb2.RunningModel], model: model_pb2.Model
+) -> plan_pb2.Footprint | None:
+    """What a model takes as it is loaded into its engine; None for one that is not."""
+    names = {model.id, *(place.id for place in model.places if place.engine == model.engine)}
     for entry in running:
-        if entry.id == model and entry.HasField("footprint"):
+        if entry.id in names and entry.engine == model.engine and entry.HasField("footprint"):
             return entry.footprint
     return None

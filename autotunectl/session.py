@@ -65,16 +65,17 @@ class Session:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
-    def connect(self) -> Client:
+    def connect(self, *, warns: bool = True) -> Client:
         """A client of the daemon, which is started when none runs.
 
-        Raises DaemonUnreachable and AddressInvalid.
+        ``warns``: tells the person where the daemon is of another version. Raises DaemonUnreachable and
+        AddressInvalid.
         """
         from autotune.start import ensure_daemon
 
         started = ensure_daemon(self.address)
         client = self.client()
-        self._introduce(client, started=started)
+        self._introduce(client, started=started, warns=warns)
         return client
 
     def client(self) -> Client:
@@ -83,7 +84,7 @@ class Session:
 
         return Client(self.address, CLIENT_NAME)
 
-    def _introduce(self, client: Client, *, started: bool) -> None:
+    def _introduce(self, client: Client, *, started: bool, warns: bool) -> None:
         from autotune.version import version_mismatch
 
         if self.json:
@@ -93,7 +94,7 @@ class Session:
             self.note(
                 f'Started autotuned {info.version} (process {info.process_id}); "autotunectl stop" ends it.'
             )
-        if warning := version_mismatch(info.version, CLIENT_NAME):
+        if warns and (warning := version_mismatch(info.version, CLIENT_NAME)):
             self.note(warning.message)
 
 

@@ -25,7 +25,7 @@ class Turn:
 
 @dataclass(slots=True, kw_only=True)
 class Conversation:
-    """``model``, ``profile`` and ``system``: "" takes the daemon's default.
+    """``model``, ``profile`` and ``system``: "" takes the daemon's default; ``engine`` "" leaves the choice.
 
     ``options``: more options of ``autotune.chat_request``, by name.
     """
@@ -33,9 +33,17 @@ class Conversation:
     model: str = ""
     profile: str = ""
     system: str = ""
+    engine: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """The model, and the engine where it is chosen, for a person; "" for the default model."""
+        if self.model and self.engine:
+            return f"{self.model} on {self.engine}"
+        return self.model
 
     def request(self, question: str) -> inference_service_pb2.GenerateRequest:
         """Asks ``question`` after all that was said. Raises FieldInvalid."""
@@ -44,6 +52,7 @@ class Conversation:
             model=self.model,
             profile=self.profile,
             system=self.system,
+            engine=self.engine,
             **self.options,
         )
 
@@ -51,7 +60,12 @@ class Conversation:
         """What the next question comes after. Raises FieldInvalid."""
         options = {name: value for name, value in self.options.items() if name in _PREWARM_OPTIONS}
         return prewarm_request(
-            self._messages(), model=self.model, profile=self.profile, system=self.system, **options
+            self._messages(),
+            model=self.model,
+            profile=self.profile,
+            system=self.system,
+            engine=self.engine,
+            **options,
         )
 
     def add(self, question: str, reply: Reply, *, whole: bool) -> None:
@@ -80,7 +94,7 @@ def history_text(conversation: Conversation) -> str:
 
 def markdown(conversation: Conversation) -> str:
     """What was said, as a Markdown document."""
-    title = f"# Conversation with {conversation.model or 'the default model'}\n"
+    title = f"# Conversation with {conversation.place or 'the default model'}\n"
     system = f"\n**System:** {conversation.system}\n" if conversation.system else ""
     names = {"user": "You", "assistant": "Model"}
     turns = [f"\n## {names[turn.role]}\n\n{turn.text}\n" for turn in conversation.turns]
@@ -91,4 +105,9 @@ def export_json(conversation: Conversation) -> dict[str, Any]:
     """What was said, as the messages of a request."""
     system = [{"role": "system", "content": conversation.system}] if conversation.system else []
     turns = [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
-    return {"model": conversation.model, "profile": conversation.profile, "messages": system + turns}
+    return {
+        "model": conversation.model,
+        "engine": conversation.engine,
+        "profile": conversation.profile,
+        "messages": system + turns,
+    }

@@ -7,10 +7,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from autotunectl.output import format_seconds, one_line
+from autotunectl.shapes import context_size
 
 if TYPE_CHECKING:
     from autotune.chat import Reply
-    from autotune.v1 import plan_pb2
     from google.protobuf import duration_pb2
 
 _WORTH_TELLING_SECONDS = 0.05
@@ -26,7 +26,7 @@ def numbers_line(reply: Reply) -> str:
     parts = [f"TTFT {format_seconds(_seconds(timings.time_to_first_token_duration))}"]
     if timings.decode_tokens_per_second:
         parts.append(f"{timings.decode_tokens_per_second:,.1f} tokens/s")
-    parts.append(f"prompt {usage.prompt_tokens:,} tokens ({usage.cached_tokens:,} cached)")
+    parts.append(f"prompt {usage.prompt_tokens:,} tokens{_cached(reply.cached_tokens)}")
     parts.append(f"reply {usage.reply_tokens:,} tokens")
     if (waited := _seconds(timings.queue_duration)) >= _WORTH_TELLING_SECONDS:
         parts.append(f"waited {format_seconds(waited)}")
@@ -37,15 +37,16 @@ def numbers_line(reply: Reply) -> str:
     return " · ".join(parts)
 
 
-def context_line(plan: plan_pb2.Plan) -> str:
+def context_line(reply: Reply) -> str:
     """The context of the loaded model, and why it is so large; ``ps --verbose`` has every reason."""
+    plan = reply.plan
     reasons = " ".join(one_line(reason.text) for reason in plan.reasons if reason.code not in _ASIDES)
-    return f"context {plan.shape.context_tokens:,} tokens: {reasons}".rstrip(": ")
+    return f"{context_size(plan.shape, reply.engine)}: {reasons}".rstrip(": ")
 
 
 def numbers_text(reply: Reply) -> str:
     """Both, a line each."""
-    return f"{numbers_line(reply)}\n{context_line(reply.plan)}\n"
+    return f"{numbers_line(reply)}\n{context_line(reply)}\n"
 
 
 def conversation_numbers(replies: Sequence[Reply]) -> str:
@@ -56,15 +57,21 @@ def conversation_numbers(replies: Sequence[Reply]) -> str:
     speeds = [reply.timings.decode_tokens_per_second for reply in replies]
     speeds = [speed for speed in speeds if speed]
     prompt_tokens = sum(reply.usage.prompt_tokens for reply in replies)
-    cached_tokens = sum(reply.usage.cached_tokens for reply in replies)
+    cached_counts = [reply.cached_tokens for reply in replies if reply.cached_tokens is not None]
+    cached = _cached(sum(cached_counts) if cached_counts else None)
     reply_tokens = sum(reply.usage.reply_tokens for reply in replies)
     average_speed = f" · {fmean(speeds):,.1f} tokens/s" if speeds else ""
     answers = "1 answer" if len(replies) == 1 else f"{len(replies):,} answers"
     return (
         f"{answers}: mean TTFT {format_seconds(fmean(first_tokens))}{average_speed}"
-        f" · prompts {prompt_tokens:,} tokens ({cached_tokens:,} cached) · replies {reply_tokens:,} tokens\n"
+        f" · prompts {prompt_tokens:,} tokens{cached} · replies {reply_tokens:,} tokens\n"
         f"last: {numbers_text(replies[-1])}"
     )
+
+
+def _cached(tokens: int | None) -> str:
+    """Nothing where the engine does not tell."""
+    return "" if tokens is None else f" ({tokens:,} cached)"
 
 
 def _seconds(duration: duration_pb2.Duration) -> float:

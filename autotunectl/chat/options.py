@@ -9,7 +9,7 @@ import click
 
 from autotunectl.chat.conversation import Conversation
 from autotunectl.memory_options import keep_alive_option, no_swap_of, profile_option, swap_option
-from autotunectl.options import WHOLE_NUMBER
+from autotunectl.options import WHOLE_NUMBER, engine_option
 from autotunectl.output import printable
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ FLAGS = {
     "max_reply_tokens": "--max-tokens",
     "context_tokens": "--context",
     "keep_alive_duration": "--keep-alive",
+    "engine": "--engine",
 }
 
 
@@ -41,6 +42,7 @@ def conversation_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             swap_option,
             keep_alive_option,
+            engine_option("Which engine runs the model; see autotunectl engines."),
             click.option("--no-store", is_flag=True, help="Keep nothing of the conversation on disk."),
             click.option("--stats/--no-stats", default=None, help="Show the numbers of each answer."),
         )
@@ -64,11 +66,12 @@ def converse(
         return ask(session, client, conversation.request(question), stats=stats)
     from autotune.state import state_directory
 
+    from autotunectl.chat.choice import choose
     from autotunectl.chat.prompt import Prompt
     from autotunectl.chat.repl import Repl
 
-    conversation.model = client.get_model(conversation.model).id
-    session.note(f"Talking to {printable(conversation.model)}; /help lists the commands, Ctrl-D leaves.")
+    conversation.model, conversation.engine = choose(client, conversation.model, conversation.engine)
+    session.note(f"Talking to {printable(conversation.place)}; /help lists the commands, Ctrl-D leaves.")
     keeps_nothing = conversation.options["store"] is False
     prompt = Prompt(None if keeps_nothing else state_directory())
     return Repl(session, client, conversation, read=prompt.read, shows_numbers=stats is not False).run()
@@ -80,6 +83,7 @@ def conversation_of(model: str, settings: Mapping[str, Any]) -> Conversation:
         model=model,
         profile=settings["profile"] or "",
         system=settings["system"],
+        engine=settings["engine"],
         options={
             "temperature": settings["temperature"],
             "max_reply_tokens": settings["max_tokens"],

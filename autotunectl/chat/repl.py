@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from autotune.errors import AutotuneError, DaemonNotRunning
 
 from autotunectl import exits
+from autotunectl.chat.choice import choose
 from autotunectl.chat.conversation import Conversation
 from autotunectl.chat.numbers import numbers_line
 from autotunectl.chat.prewarm import Prewarmer, beginning_of
@@ -46,7 +47,7 @@ class Repl:
         self._read = read
         self._prewarmer = Prewarmer()
         self._state = ReplState(shows_numbers=shows_numbers)
-        self._slash = Slash(conversation, self._state, lambda name: self._client.get_model(name).id)
+        self._slash = Slash(conversation, self._state, lambda name: choose(self._client, name))
 
     def run(self) -> int:
         """Returns the exit status."""

@@ -22,7 +22,7 @@ COMMANDS = {
     "/new": ("", "begin a new conversation"),
     "/history": ("", "show what was said"),
     "/profile": ("[fast|balanced|quality]", "show or set which defaults answers take"),
-    "/model": ("[NAME]", "show or set which model answers"),
+    "/model": ("[NAME]", "show or set which model answers; ENGINE/NAME chooses its engine, too"),
     "/system": ("[TEXT|off]", "show, set or drop the instructions to the model"),
     "/metrics": ("[on|off]", "show what the conversation took, or switch the line under each answer"),
     "/export": ("[FILE]", "write the conversation as Markdown, or as JSON to a .json file"),
@@ -39,14 +39,17 @@ class ReplState:
 
 
 class Slash:
-    """``resolve_model`` checks a name with the daemon and returns the id; it raises AutotuneError."""
+    """``choose_model`` checks a name with the daemon: id, and engine or ""; it raises AutotuneError."""
 
     def __init__(
-        self, conversation: Conversation, state: ReplState, resolve_model: Callable[[str], str]
+        self,
+        conversation: Conversation,
+        state: ReplState,
+        choose_model: Callable[[str], tuple[str, str]],
     ) -> None:
         self._conversation = conversation
         self._state = state
-        self._resolve_model = resolve_model
+        self._choose_model = choose_model
         self._actions: dict[str, Callable[[str], str]] = {
             "/help": self._help,
             "/new": self._new,
@@ -94,10 +97,9 @@ class Slash:
         return f"The profile is {argument}.\n"
 
     def _model(self, argument: str) -> str:
-        if not argument:
-            return f"The model is {self._conversation.model or 'the default one'}.\n"
-        self._conversation.model = self._resolve_model(argument)
-        return f"The model is {self._conversation.model}.\n"
+        if argument:
+            self._conversation.model, self._conversation.engine = self._choose_model(argument)
+        return f"The model is {self._conversation.place or 'the default one'}.\n"
 
     def _system(self, argument: str) -> str:
         if argument == "off":

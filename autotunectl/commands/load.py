@@ -9,10 +9,10 @@ from autotune.requests import load_model_request
 
 from autotunectl.loading import event_json, load_model, loaded_text
 from autotunectl.memory_options import keep_alive_option, no_swap_of, profile_option, swap_option
-from autotunectl.options import WHOLE_NUMBER, verb
+from autotunectl.options import WHOLE_NUMBER, engine_option, verb
 from autotunectl.session import Session
 
-FLAGS = {"context_tokens": "--context", "keep_alive_duration": "--keep-alive"}
+FLAGS = {"context_tokens": "--context", "keep_alive_duration": "--keep-alive", "engine": "--engine"}
 
 
 @verb("load")
@@ -21,6 +21,7 @@ FLAGS = {"context_tokens": "--context", "keep_alive_duration": "--keep-alive"}
 @profile_option
 @swap_option
 @keep_alive_option
+@engine_option("Which engine loads it; see autotunectl engines.")
 def command(session: Session, model: str, context: int | None, **settings: Any) -> None:
     """Load MODEL into memory, and show what was planned and why.
 
@@ -34,6 +35,7 @@ def command(session: Session, model: str, context: int | None, **settings: Any) 
         profile=settings["profile"] or "",
         no_swap=no_swap_of(settings["swap"]),
         keep_alive_seconds=settings["keep_alive"],
+        engine=settings["engine"],
     )
     with session.connect() as client:
         if session.json:

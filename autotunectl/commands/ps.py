@@ -17,16 +17,17 @@ from autotunectl.output import (
     Column,
     Style,
     format_bytes,
-    format_count,
     format_seconds,
     format_table,
     one_line,
 )
-from autotunectl.plans import footprint_text, indented, shape_lines
+from autotunectl.plans import footprint_text, indented
 from autotunectl.session import Session
+from autotunectl.shapes import shape_count, shape_lines
 
 _COLUMNS = (
     Column("MODEL"),
+    Column("ENGINE"),
     Column("STATE"),
     Column("CONTEXT", right=True),
     Column("SLOTS", right=True),
@@ -47,7 +48,8 @@ def command(session: Session, verbose: bool) -> None:
 
     Those on their way into it are there, too. MEMORY is what the model's process holds, KV CACHE the
     part of it that keeps the conversations. UNTIL is when the model leaves if nobody uses it: "needed" is
-    when its memory is.
+    when its memory is. "ready (others)" is in the memory of an engine's server, where another program
+    loaded it.
     """
     running: list[model_pb2.RunningModel] | None
     with session.client() as client:
@@ -94,29 +96,32 @@ def pressure_text(snapshot: system_service_pb2.Snapshot) -> str:
 
 def _row(model: model_pb2.RunningModel, now: float) -> tuple[str, ...]:
     age = format_seconds(max(0.0, now - model.load_time.seconds)) if model.HasField("load_time") else NOTHING
+    state = enum_text(model, "state")
+    requests = (model.active_requests_count, model.queued_requests_count)
     return (
         model.id,
-        enum_text(model, "state"),
-        format_count(model.shape.context_tokens),
-        format_count(model.shape.slots_count),
+        model.engine or NOTHING,
+        f"{state} (others)" if model.loaded_by_others else state,
+        shape_count(model.shape, "context_tokens"),
+        shape_count(model.shape, "slots_count"),
         format_bytes(model.kv_cache_bytes),
         format_bytes(model.resident_memory_bytes),
         str(model.process_id) if model.process_id else NOTHING,
         age,
         _until(model, now),
-        str(model.active_requests_count),
-        str(model.queued_requests_count),
+        *(NOTHING if model.loaded_by_others else str(count) for count in requests),
     )
 
 
 def _until(model: model_pb2.RunningModel, now: float) -> str:
     if model.HasField("expiry_time"):
         return format_seconds(max(0.0, model.expiry_time.seconds - now))
-    return "needed" if model.state == model_pb2.MODEL_STATE_READY else NOTHING
+    stays = model.state == model_pb2.MODEL_STATE_READY and not model.loaded_by_others
+    return "needed" if stays else NOTHING
 
 
 def _details(model: model_pb2.RunningModel) -> str:
-    lines = [("memory", footprint_text(model.footprint))] if model.HasField("footprint") else []
-    lines += shape_lines(model.shape) if model.HasField("shape") else []
+    lines = [("memory", footprint_text(model.footprint))] if model.footprint.total_bytes else []
+    lines += shape_lines(model.shape, model.engine) if model.HasField("shape") else []
     lines += [("why", reason.text) for reason in model.reasons]
     return f"\n{one_line(model.id)}:\n{indented(lines)}" if lines else ""

@@ -52,6 +52,7 @@ def command(
             profile=settings["profile"] or "",
             no_swap=no_swap_of(settings["swap"]),
             keep_alive_seconds=settings["keep_alive"],
+            engine=settings["engine"],
         )
         loaded = load_model(session, client, request)
         session.note(loaded_line(loaded))
@@ -64,21 +65,27 @@ def _show_plan(session: Session, client: Client, model: str, settings: Mapping[s
         profile=settings["profile"] or "",
         context_tokens=settings["context"],
         no_swap=no_swap_of(settings["swap"]),
+        engine=settings["engine"],
     )
-    session.note(
-        f"Plan for {one_line(response.model.id)}:\n{indented(plan_lines(response.plan))}".rstrip("\n")
-    )
+    lines = plan_lines(response.plan, response.model.engine)
+    session.note(f"Plan for {one_line(response.model.id)}:\n{indented(lines)}".rstrip("\n"))
     if response.plan.HasField("fit") and is_risky(response.plan.fit):
-        session.note(session.error_style.red(risk_text(response.model.id, response.plan.fit)))
+        session.note(session.error_style.red(risk_text(model, response.plan.fit, settings["engine"])))
 
 
-def risk_text(model: str, fit: plan_pb2.Fit) -> str:
-    """What a load that does not fit means, and what to do instead."""
+def risk_text(model: str, fit: plan_pb2.Fit, engine: str = "") -> str:
+    """What a load that does not fit means, and what to do instead.
+
+    ``model`` and ``engine`` are as they were typed: they are part of the command that is proposed.
+    """
     risk = "may push memory to disk" if fit.fit_class == plan_pb2.FIT_CLASS_SWAP_RISK else "does not fit"
     name = one_line(model)
     if not fit.safe_context_tokens:
         return f"{name} {risk} at any context; choose a smaller model or a smaller quantization of it."
+    again = f"--context {fit.safe_context_tokens}"
+    if engine:
+        again += f" --engine {one_line(engine)}"
     return (
-        f'{name} {risk} in this shape; "autotunectl run {name} --context {fit.safe_context_tokens}" fits, '
+        f'{name} {risk} in this shape; "autotunectl run {name} {again}" fits, '
         "and --no-swap refuses what does not."
     )

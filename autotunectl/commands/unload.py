@@ -7,7 +7,7 @@ from autotune.errors import DaemonNotRunning
 from autotune.v1 import model_service_pb2
 
 from autotunectl.json_output import message_json
-from autotunectl.options import verb
+from autotunectl.options import engine_option, verb
 from autotunectl.output import format_bytes
 from autotunectl.session import Session
 
@@ -16,11 +16,16 @@ _NOT_LOADED = model_service_pb2.UnloadModelResponse.OUTCOME_NOT_LOADED
 
 @verb("unload")
 @click.argument("model")
-def command(session: Session, model: str) -> None:
-    """Take MODEL out of memory once its running requests have ended."""
+@engine_option("From which engine; without it from each that has it in memory.")
+def command(session: Session, model: str, engine: str) -> None:
+    """Take MODEL out of memory once its running requests have ended.
+
+    What a server has in memory for another program leaves, too.
+    """
+    session.flags = {"engine": "--engine"}
     with session.client() as client:
         try:
-            response = client.unload_model(model)
+            response = client.unload_model(model, engine=engine)
         except DaemonNotRunning:
             response = model_service_pb2.UnloadModelResponse(outcome=_NOT_LOADED)
     if session.json:

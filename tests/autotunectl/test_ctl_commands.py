@@ -8,91 +8,12 @@ import sys
 
 import grpc
 import pytest
-from autotune.v1 import daemon_service_pb2, model_pb2, model_service_pb2, plan_pb2, system_service_pb2
+from autotune.v1 import daemon_service_pb2, model_service_pb2, plan_pb2, system_service_pb2
 from autotune.version import __version__
 
 from autotunectl import loading
-from autotunectl.commands import ls, status, stop, unload, version
-from tests.fakes.fake_messages import START_TIME, fit, milliseconds, plan, rich_status, running_model
-
-MODELS = (
-    model_pb2.Model(
-        id="damaged",
-        engine="llamacpp",
-        size_bytes=1000,
-        problem="The file ends in the middle of its header; copy it again.",
-    ),
-    model_pb2.Model(
-        id="pocket",
-        engine="llamacpp",
-        path="/models/pocket.gguf",
-        size_bytes=2_300_000,
-        architecture="llama",
-        quantization="Q8_0",
-        train_context_tokens=8192,
-        state=model_pb2.MODEL_STATE_READY,
-        fit=fit(),
-    ),
-    model_pb2.Model(
-        id="large",
-        size_bytes=4 << 30,
-        state=model_pb2.MODEL_STATE_ABSENT,
-        fit=fit(plan_pb2.FIT_CLASS_SWAP_RISK, safe_context_tokens=0),
-    ),
-)
-
-
-def test_ls_shows_the_sound_models_first_and_says_what_is_wrong_with_the_others(ctl, daemon):
-    daemon.models = MODELS
-    result = ctl("ls")
-    assert (result.status, result.err) == (0, "")
-    assert result.out == (
-        "MODEL        SIZE  ARCHITECTURE  QUANTIZATION  CONTEXT  SAFE CONTEXT  FIT        STATE\n"
-        "pocket *  2.2 MiB  llama         Q8_0            8,192         8,192  safe       ready\n"
-        "large     4.0 GiB  -             -                   -             -  swap risk  absent\n"
-        "damaged    1000 B  -             -                   -             -  -          unusable\n"
-        "\n"
-        "damaged: The file ends in the middle of its header; copy it again.\n"
-    )
-
-
-def test_ls_as_json(ctl, daemon):
-    daemon.models = MODELS
-    printed = json.loads(ctl("ls", "--json").out)
-    assert printed["default_model"] == "pocket"
-    assert [model["id"] for model in printed["models"]] == ["damaged", "pocket", "large"]
-    assert printed["models"][1] == {
-        "id": "pocket",
-        "engine": "llamacpp",
-        "path": "/models/pocket.gguf",
-        "size_bytes": 2300000,
-        "architecture": "llama",
-        "quantization": "Q8_0",
-        "parameters_count": 0,
-        "train_context_tokens": 8192,
-        "state": "ready",
-        "problem": "",
-        "fit": {
-            "fit_class": "safe",
-            "required_bytes": 34 << 20,
-            "available_bytes": 6 << 30,
-            "safe_context_tokens": 8192,
-        },
-    }
-    assert printed["models"][0]["fit"] is None
-
-
-def test_ls_without_models_says_how_to_get_one(ctl, daemon):
-    daemon.models = []
-    assert ctl("ls").err == "There is no model; add a .gguf file to the models folder.\n"
-    assert json.loads(ctl("ls", "--json").out) == {"models": [], "default_model": "pocket"}
-
-
-def test_ls_of_hostile_names_cannot_steer_the_terminal():
-    text = ls.render([model_pb2.Model(id="evil\x1b[2J\nname", problem="a\x07b")], "x")
-    assert "\x1b" not in text
-    assert "\x07" not in text
-    assert "evil[2J name" in text
+from autotunectl.commands import status, stop, unload, version
+from tests.fakes.fake_messages import START_TIME, footprint, milliseconds, plan, rich_status, running_model
 
 
 def test_load_shows_the_plan(ctl, daemon):
@@ -139,6 +60,7 @@ def test_the_log_of_a_daemon_is_the_file_behind_its_standard_error(tmp_path):
 def test_loading_what_is_loaded_says_so():
     loaded = model_service_pb2.LoadedModel(running_model=running_model())
     loaded.plan.action = plan_pb2.PLAN_ACTION_REUSE
+    loaded.plan.footprint.CopyFrom(footprint())
     assert loading.loaded_text(loaded).startswith("pocket was in memory already, loaded in 420 ms.\n")
 
 

@@ -28,6 +28,7 @@ def test_a_running_model():
             "kv_unified": False,
             "host_prompt_cache_bytes": 0,
             "memory_mapped": True,
+            "assumed": [],
         },
         "kv_cache_bytes": 2097152,
         "weights_bytes": 2300000,
@@ -53,6 +54,7 @@ def test_a_running_model():
             "total_bytes": 2300000 + (33 << 20),
         },
         "expiry_time": None,
+        "loaded_by_others": False,
     }
 
 

@@ -8,9 +8,16 @@ import grpc
 import pytest
 from autotune.v1 import inference_service_pb2, model_pb2, model_service_pb2, plan_pb2
 
-from autotunectl import plans
+from autotunectl import plans, shapes
 from autotunectl.commands import plan as plan_command
-from tests.fakes.fake_messages import fit, footprint, rich_status, running_model
+from tests.fakes.fake_messages import (
+    fit,
+    footprint,
+    listed_model,
+    plan_elsewhere,
+    rich_status,
+    running_model,
+)
 from tests.fakes.fake_messages import plan as some_plan
 
 SCREEN_LINES = 24
@@ -26,6 +33,7 @@ def test_the_decision_is_one_screen(ctl, daemon):
     assert result.out == (
         "pocket would be loaded with a context of 2,048 tokens.\n"
         "\n"
+        "Engine    llamacpp\n"
         "Context   2,048 tokens in each of 1 slot\n"
         "Cache     Q8_0 keys and F16 values, flash attention\n"
         "Batches   512 tokens, 256 at once\n"
@@ -93,8 +101,40 @@ def test_each_action_has_its_headline(action, headline):
     assert "Fit       the loaded shape is kept\n" in text
 
 
+def test_a_plan_for_a_model_elsewhere_shows_no_memory(ctl, daemon):
+    daemon.models = [listed_model("x", "gpu", fit=None)]
+    daemon.plan = plan_elsewhere()
+    assert ctl("plan", "x").out == (
+        "x would answer on gpu, with a context chosen by gpu.\n"
+        "\n"
+        "Engine   gpu\n"
+        "Context  chosen by gpu\n"
+        "Cache    chosen by gpu\n"
+        "Batches  chosen by gpu\n"
+        "Weights  chosen by gpu\n"
+        "Why      It runs at http://gpu.example, which decides its shape: no memory is taken here.\n"
+    )
+    daemon.plan.shape.context_tokens = 131072
+    daemon.plan.shape.assumed.remove("context_tokens")
+    text = ctl("plan", "x").out
+    assert text.startswith("x would answer on gpu, with a context of 131,072 tokens.\n")
+    assert "\nContext  131,072 tokens, slots chosen by gpu\n" in text
+
+
+def test_what_an_engine_decides_itself_is_no_fact(ctl, daemon):
+    daemon.models = [listed_model("x", "ollama")]
+    daemon.plan.shape.assumed.extend(
+        ["flash_attention", "batch_tokens", "micro_batch_tokens", "memory_mapped", "gpu_layers_count"]
+    )
+    text = ctl("plan", "x").out
+    assert "\nCache     Q8_0 keys and F16 values, flash attention chosen by ollama\n" in text
+    assert "\nBatches   chosen by ollama\n" in text
+    assert "\nWeights   chosen by ollama\n" in text
+    assert "\nMEMORY " in text
+
+
 def test_the_options_reach_the_request(ctl, daemon):
-    options = "--prompt-tokens 5000 -p quality --context 4096 --reply 7 --no-swap"
+    options = "--prompt-tokens 5000 -p quality --context 4096 --reply 7 --no-swap --engine llamacpp"
     assert ctl("plan", "pocket", *options.split()).status == 0
     assert daemon.requests[-1] == model_service_pb2.PlanModelRequest(
         model="pocket",
@@ -103,6 +143,7 @@ def test_the_options_reach_the_request(ctl, daemon):
         context_tokens=4096,
         max_reply_tokens=7,
         swap_policy=inference_service_pb2.SWAP_POLICY_NEVER,
+        engine="llamacpp",
     )
 
 
@@ -152,9 +193,9 @@ def test_what_cannot_fit_is_a_sentence_and_its_status(ctl, daemon):
 
 def test_slots_that_share_their_cache_are_told_apart_from_those_that_do_not():
     shape = plan_pb2.LoadShape(context_tokens=8192, slots_count=4)
-    assert plans.context_text(shape) == "8,192 tokens in each of 4 slots"
+    assert shapes.context_text(shape, "llamacpp") == "8,192 tokens in each of 4 slots"
     shape.kv_unified = True
-    assert plans.context_text(shape) == "8,192 tokens shared by 4 slots"
+    assert shapes.context_text(shape, "llamacpp") == "8,192 tokens shared by 4 slots"
 
 
 def test_a_level_of_a_newer_daemon_is_its_number():

@@ -8,16 +8,47 @@ from autotune.v1 import model_pb2, plan_pb2
 
 from autotunectl.commands import ps
 from autotunectl.output import Style
-from tests.fakes.fake_messages import START_TIME, running_model
+from tests.fakes.fake_messages import START_TIME, plan_elsewhere, running_model
 
 
 def test_ps_is_one_line_for_each_model():
-    loading = model_pb2.RunningModel(id="next", state=model_pb2.MODEL_STATE_LOADING, queued_requests_count=2)
+    loading = model_pb2.RunningModel(
+        id="next", engine="ollama", state=model_pb2.MODEL_STATE_LOADING, queued_requests_count=2
+    )
     now = START_TIME.seconds + 7500.0
     assert ps.render([running_model(), loading], now, verbose=False) == (
-        "MODEL   STATE    CONTEXT  SLOTS  KV CACHE    MEMORY  PID        AGE   UNTIL  ACTIVE  QUEUED\n"
-        "pocket  ready      2,048      1   2.0 MiB  30.0 MiB   77  2 h 5 min  needed       1       0\n"
-        "next    loading        -      -         -         -    -          -       -       0       2\n"
+        "MODEL   ENGINE    STATE    CONTEXT  SLOTS  KV CACHE    MEMORY  PID        AGE   UNTIL  ACTIVE  QUEUED\n"
+        "pocket  llamacpp  ready      2,048      1   2.0 MiB  30.0 MiB   77  2 h 5 min  needed       1       0\n"
+        "next    ollama    loading        -      -         -         -    -          -       -       0       2\n"
+    )
+
+
+def test_of_what_another_program_loaded_only_what_is_known_is_shown():
+    foreign = model_pb2.RunningModel(
+        id="qwen3:8b",
+        engine="ollama",
+        state=model_pb2.MODEL_STATE_READY,
+        resident_memory_bytes=5 << 30,
+        loaded_by_others=True,
+    )
+    now = START_TIME.seconds
+    text = ps.render([foreign], now, verbose=True)
+    assert text == (
+        "MODEL     ENGINE  STATE           CONTEXT  SLOTS  KV CACHE   MEMORY  PID  AGE  UNTIL  ACTIVE  QUEUED\n"
+        "qwen3:8b  ollama  ready (others)        -      -         -  5.0 GiB    -    -      -       -       -\n"
+    )
+    foreign.expiry_time.seconds = now + 298
+    assert "  4 min 58 s       -       -\n" in ps.render([foreign], now, verbose=False)
+
+
+def test_what_an_engine_does_not_tell_is_no_number():
+    model = running_model("x", "gpu")
+    model.shape.CopyFrom(plan_elsewhere().shape)
+    model.ClearField("footprint")
+    text = ps.render([model], START_TIME.seconds, verbose=True)
+    assert "x      gpu     ready        -      -  " in text
+    assert text.split("\n\n")[1].startswith(
+        "x:\n  cache    chosen by gpu\n  batches  chosen by gpu\n  weights  chosen by gpu\n  why "
     )
 
 
@@ -62,7 +93,7 @@ def test_ps_of_a_running_daemon(ctl, daemon):
     assert (result.status, result.out) == (0, "")
     assert result.err == 'No model is in memory; "autotunectl run MODEL" loads one.\n'
     daemon.running = [running_model()]
-    assert ctl("ps").out.split("\n")[1].startswith("pocket  ready    2,048")
+    assert ctl("ps").out.split("\n")[1].startswith("pocket  llamacpp  ready    2,048")
     assert "snaps up" in ctl("ps", "-v").out
     printed = json.loads(ctl("ps", "--json").out)
     assert printed["daemon_running"] is True

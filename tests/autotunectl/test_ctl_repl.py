@@ -155,8 +155,8 @@ def test_the_repl_ends_with_the_slash_command(daemon):
     assert repl_module.exits.DONE == 0
 
 
-def resolve(name: str) -> str:
-    return {"pocket": "pocket"}[name]
+def resolve(name: str) -> tuple[str, str]:
+    return {"pocket": ("pocket", "")}[name]
 
 
 def command(conversation: Conversation, line: str) -> str:

@@ -21,6 +21,8 @@ from autotune.v1 import (
     chat_pb2,
     daemon_service_pb2,
     daemon_service_pb2_grpc,
+    engine_service_pb2,
+    engine_service_pb2_grpc,
     inference_service_pb2,
     inference_service_pb2_grpc,
     model_pb2,
@@ -39,7 +41,10 @@ from grpc_status import rpc_status
 from tests.fakes.fake_messages import (
     START_TIME,
     delta,
+    engine,
+    engine_unreachable,
     finished,
+    listed_model,
     milliseconds,
     not_found,
     plan,
@@ -99,6 +104,7 @@ class FakeDaemon(
     model_service_pb2_grpc.ModelServiceServicer,
     system_service_pb2_grpc.SystemServiceServicer,
     daemon_service_pb2_grpc.DaemonServiceServicer,
+    engine_service_pb2_grpc.EngineServiceServicer,
 ):
     """``with FakeDaemon() as daemon``: serves ``daemon.address`` until the end of the block.
 
@@ -111,7 +117,9 @@ class FakeDaemon(
         self.address = f"unix:{self.runtime / 'autotuned.sock'}"
         self.version = __version__
         self.process_id = 4242
-        self.models: Sequence[model_pb2.Model] = [model_pb2.Model(id="pocket", engine="llamacpp")]
+        self.models: Sequence[model_pb2.Model] = [listed_model("pocket")]
+        self.engines: Sequence[engine_service_pb2.Engine] = [engine("llamacpp")]
+        self.findings: Sequence[engine_service_pb2.Finding] = []
         self.default_model = "pocket"
         self.running: Sequence[model_pb2.RunningModel] = []
         self.script: Script = say("The capital of France", " is Paris.")
@@ -143,6 +151,7 @@ class FakeDaemon(
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(self, self._server)
         daemon_service_pb2_grpc.add_DaemonServiceServicer_to_server(self, self._server)
+        engine_service_pb2_grpc.add_EngineServiceServicer_to_server(self, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         self._server.add_insecure_port(self.address)
         self._server.start()
@@ -172,8 +181,39 @@ class FakeDaemon(
         rest = first + size
         return items[first:rest], str(rest) if rest < len(items) else ""
 
+    def _check_engine(self, name: str, context) -> None:
+        known = [engine.name for engine in self.engines]
+        problem = f'there is no engine "{name}"; use one of: {", ".join(sorted(known))}.'
+        require(context, "engine", not name or name in known, problem)
+
+    def _find(self, request, context) -> model_pb2.Model:
+        """The model of a name or an alias, perhaps with its engine before it, as that engine would run it."""
+        name, asked = request.model or self.default_model, request.engine
+        self._check_engine(asked, context)
+        exact = [model for model in self.models if model.id == name]
+        if exact and not asked:
+            return exact[0]
+        before, slash, after = name.partition("/")
+        if asked:
+            name = name.removeprefix(f"{asked}/")
+        elif slash and any(engine.name == before for engine in self.engines):
+            name, asked = after, before
+        for model in self.models:
+            places = [place for place in model.places if place.engine == asked]
+            if name in {model.id, *model.aliases} and (places or not asked):
+                found = model_pb2.Model()
+                found.CopyFrom(model)
+                if places and places[0].engine != model.engine:
+                    found.MergeFrom(model_pb2.Model(engine=asked, path=places[0].path))
+                return found
+        for each in self.engines:
+            if each.name == asked and each.state != engine_service_pb2.ENGINE_STATE_READY:
+                abort(context, engine_unreachable(asked))
+        abort(context, not_found(request.model or self.default_model))
+
     def Generate(self, request, context):
         self._take(request, context)
+        self._check_engine(request.engine, context)
         require(context, "input", request.WhichOneof("input") is not None, "it is missing.")
         if request.HasField("chat"):
             require(context, "messages", len(request.chat.messages) > 0, "there must be one.")
@@ -207,6 +247,7 @@ class FakeDaemon(
     def Prewarm(self, request, context):
         """Kept apart from ``requests``: they come whenever a conversation begins."""
         self.prewarms.append(request)
+        self._check_engine(request.engine, context)
         self.prewarming.release()
         if self.prewarm_holds:
             self.hold(context)
@@ -230,11 +271,7 @@ class FakeDaemon(
 
     def GetModel(self, request, context):
         self._take(request, context)
-        wanted = request.model or self.default_model
-        for model in self.models:
-            if model.id == wanted:
-                return model_service_pb2.GetModelResponse(model=model)
-        abort(context, not_found(wanted))
+        return model_service_pb2.GetModelResponse(model=self._find(request, context))
 
     def ListRunningModels(self, request, context):
         self._take(request, context)
@@ -243,31 +280,33 @@ class FakeDaemon(
 
     def LoadModel(self, request, context):
         self._take(request, context)
-        if all(model.id != request.model for model in self.models):
-            abort(context, not_found(request.model))
+        model = self._find(request, context)
         for phase in (model_pb2.LOAD_PHASE_STARTING, model_pb2.LOAD_PHASE_READING_WEIGHTS):
             progress = model_pb2.LoadProgress(phase=phase, elapsed_duration=milliseconds(120))
             yield model_service_pb2.LoadModelResponse(progress=progress)
-        loaded = model_service_pb2.LoadedModel(running_model=running_model(request.model), plan=self.plan)
+        running = running_model(model.id, model.engine)
+        running.shape.CopyFrom(self.plan.shape)
+        running.footprint.CopyFrom(self.plan.footprint)
+        loaded = model_service_pb2.LoadedModel(running_model=running, plan=self.plan)
         yield model_service_pb2.LoadModelResponse(loaded=loaded)
 
     def UnloadModel(self, request, context):
         self._take(request, context)
         require(context, "model", bool(request.model), "it is missing.")
-        if all(model.id != request.model for model in self.models):
-            abort(context, not_found(request.model))
-        if any(model.id == request.model for model in self.running):
+        found = self._find(request, context)
+        asked = request.engine or ("" if request.model == found.id else found.engine)
+        if any(model.id == found.id and asked in {"", model.engine} for model in self.running):
             return model_service_pb2.UnloadModelResponse(outcome=1, freed_memory_bytes=30 << 20)
         return model_service_pb2.UnloadModelResponse(outcome=2)
 
     def PlanModel(self, request, context):
         self._take(request, context)
-        wanted = request.model or self.default_model
-        if all(model.id != wanted for model in self.models):
-            abort(context, not_found(wanted))
-        shapes = [model.shape for model in self.running if model.id == wanted]
+        found = self._find(request, context)
+        shapes = [
+            model.shape for model in self.running if (model.id, model.engine) == (found.id, found.engine)
+        ]
         return model_service_pb2.PlanModelResponse(
-            model=next(model for model in self.models if model.id == wanted),
+            model=found,
             plan=self.plan,
             loaded_shape=shapes[0] if shapes else None,
         )
@@ -279,6 +318,15 @@ class FakeDaemon(
         return model_service_pb2.DeletePrefixesResponse(
             deleted_count=self.saved_prefixes_count, freed_bytes=self.saved_prefixes_count << 22
         )
+
+    def ListEngines(self, request, context):
+        self._take(request, context)
+        return engine_service_pb2.ListEnginesResponse(engines=self.engines)
+
+    def ListFindings(self, request, context):
+        self._take(request, context)
+        worst_first = sorted(self.findings, key=lambda finding: -finding.severity)
+        return engine_service_pb2.ListFindingsResponse(findings=worst_first)
 
     def GetSnapshot(self, request, context):
         self._take(request, context)
@@ -313,7 +361,10 @@ class FakeDaemon(
             start_time=START_TIME,
             data_directory="/data",
             runtime_directory="/runtime",
-            engines=[daemon_service_pb2.EngineInfo(name="llamacpp", version="b1")],
+            engines=[
+                daemon_service_pb2.EngineInfo(name=engine.name, version=engine.version)
+                for engine in self.engines
+            ],
         )
 
     def Shutdown(self, request, context):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import grpc
-from autotune.v1 import inference_service_pb2, model_pb2, plan_pb2
+from autotune.v1 import engine_service_pb2, inference_service_pb2, model_pb2, plan_pb2
 from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
 from google.rpc import error_details_pb2, status_pb2
 
@@ -96,21 +96,27 @@ def queued(position: int = 0, phase: int | None = None) -> inference_service_pb2
     return inference_service_pb2.GenerateResponse(queued=event)
 
 
-def started(model: str = "pocket") -> inference_service_pb2.GenerateResponse:
+def started(model: str = "pocket", *, counts: bool = True) -> inference_service_pb2.GenerateResponse:
+    """``counts`` False: of an engine that tells them only at the end."""
     return inference_service_pb2.GenerateResponse(
         started=inference_service_pb2.Started(
-            request_id="r1", model=model, engine="llamacpp", plan=plan(), prompt_tokens=24, cached_tokens=8
+            request_id="r1",
+            model=model,
+            engine="llamacpp",
+            plan=plan(),
+            prompt_tokens=24 if counts else None,
+            cached_tokens=8 if counts else None,
         )
     )
 
 
 def finished(
-    reason: int = inference_service_pb2.FINISH_REASON_STOP,
+    reason: int = inference_service_pb2.FINISH_REASON_STOP, *, cached_tokens: int = 8
 ) -> inference_service_pb2.GenerateResponse:
     return inference_service_pb2.GenerateResponse(
         finished=inference_service_pb2.Finished(
             finish_reason=reason,
-            usage=inference_service_pb2.Usage(prompt_tokens=24, cached_tokens=8, reply_tokens=9),
+            usage=inference_service_pb2.Usage(prompt_tokens=24, cached_tokens=cached_tokens, reply_tokens=9),
             timings=inference_service_pb2.Timings(
                 time_to_first_token_duration=milliseconds(21),
                 total_duration=milliseconds(60),
@@ -130,10 +136,75 @@ def not_found(model: str) -> status_pb2.Status:
     )
 
 
-def running_model(model: str = "pocket") -> model_pb2.RunningModel:
+def engine_unreachable(name: str) -> status_pb2.Status:
+    return rich_status(
+        grpc.StatusCode.UNAVAILABLE,
+        "ENGINE_UNREACHABLE",
+        f'The engine {name} cannot be used: it does not answer; "autotunectl doctor" says what to do.',
+        engine=name,
+    )
+
+
+def engine(
+    name: str, state: int = engine_service_pb2.ENGINE_STATE_READY, **fields: object
+) -> engine_service_pb2.Engine:
+    """An engine as a table shows it; ``fields`` are more of its fields."""
+    return engine_service_pb2.Engine(name=name, state=state, version="b1", **fields)
+
+
+def listed_model(model: str, *engines: str, **fields: object) -> model_pb2.Model:
+    """A sound model of these engines, the first of which would run it."""
+    engines = engines or ("llamacpp",)
+    paths = {"llamacpp": f"/models/{model}.gguf"}
+    return model_pb2.Model(
+        **{
+            "id": model,
+            "engine": engines[0],
+            "path": paths.get(engines[0], f"http://{engines[0]}.example"),
+            "state": model_pb2.MODEL_STATE_ABSENT,
+            "fit": fit(),
+            "places": [
+                model_pb2.ModelPlace(
+                    engine=name,
+                    id=model,
+                    path=paths.get(name, f"http://{name}.example"),
+                    state=model_pb2.MODEL_STATE_ABSENT,
+                )
+                for name in engines
+            ],
+            **fields,
+        }
+    )
+
+
+def plan_elsewhere() -> plan_pb2.Plan:
+    """A plan for a model of a server that decides all of its shape and does not tell its context."""
+    return plan_pb2.Plan(
+        action=plan_pb2.PLAN_ACTION_LOAD,
+        shape=plan_pb2.LoadShape(
+            context_tokens=1 << 30,
+            slots_count=4,
+            key_cache_type=plan_pb2.KV_CACHE_TYPE_F16,
+            value_cache_type=plan_pb2.KV_CACHE_TYPE_F16,
+            assumed=[
+                field.name for field in plan_pb2.LoadShape.DESCRIPTOR.fields if not field.is_repeated
+            ],
+        ),
+        footprint=plan_pb2.Footprint(),
+        pressure_tier=plan_pb2.PRESSURE_TIER_NORMAL,
+        reasons=[
+            plan_pb2.PlanReason(
+                code="elsewhere",
+                text="It runs at http://gpu.example, which decides its shape: no memory is taken here.",
+            )
+        ],
+    )
+
+
+def running_model(model: str = "pocket", engine: str = "llamacpp") -> model_pb2.RunningModel:
     return model_pb2.RunningModel(
         id=model,
-        engine="llamacpp",
+        engine=engine,
         state=model_pb2.MODEL_STATE_READY,
         shape=plan().shape,
         kv_cache_bytes=2 << 20,

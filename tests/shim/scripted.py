@@ -34,8 +34,14 @@ Step = wire.GenerateResponse | Exception | Pause
 class ScriptedClient:
     """Stands for ``autotune.AsyncClient``: plays its script for every request and keeps what it was asked."""
 
-    def __init__(self, script: Iterable[Step] = (), failure: Exception | None = None) -> None:
+    def __init__(
+        self,
+        script: Iterable[Step] = (),
+        failure: Exception | None = None,
+        models: Iterable[model_pb2.Model] | None = None,
+    ) -> None:
         self.script = list(script)
+        self.models = None if models is None else list(models)
         self.failure = failure
         self.requests: list[wire.GenerateRequest] = []
         self.programs: list[str] = []
@@ -63,7 +69,8 @@ class ScriptedClient:
 
     async def list_models(self) -> ModelList:
         self._fail()
-        return ModelList([await self.get_model("pocket")], "pocket")
+        models = [await self.get_model("pocket")] if self.models is None else self.models
+        return ModelList(models, "pocket")
 
     async def get_model(self, model: str) -> model_pb2.Model:
         self._fail()
@@ -91,7 +98,8 @@ def queued(position: int) -> wire.GenerateResponse:
     return wire.GenerateResponse(queued=wire.Queued(position=position))
 
 
-def started(request_id: str = "r1") -> wire.GenerateResponse:
+def started(request_id: str = "r1", *, counts: bool = True) -> wire.GenerateResponse:
+    """``counts`` False: of an engine that tells them only at the end."""
     plan = plan_pb2.Plan(
         action=plan_pb2.PLAN_ACTION_REUSE,
         shape=plan_pb2.LoadShape(context_tokens=2048, slots_count=1),
@@ -105,8 +113,8 @@ def started(request_id: str = "r1") -> wire.GenerateResponse:
             model="pocket",
             engine="llamacpp",
             plan=plan,
-            prompt_tokens=9,
-            cached_tokens=4,
+            prompt_tokens=9 if counts else None,
+            cached_tokens=4 if counts else None,
         )
     )
 
@@ -126,11 +134,13 @@ def call(part_index: int, call_id: str = "", name: str = "", arguments: str = ""
     return wire.GenerateResponse(delta=wire.Delta(part_index=part_index, tool_call=fragment))
 
 
-def finished(reason: wire.FinishReason = wire.FINISH_REASON_STOP) -> wire.GenerateResponse:
+def finished(
+    reason: wire.FinishReason = wire.FINISH_REASON_STOP, *, cached_tokens: int = 4
+) -> wire.GenerateResponse:
     return wire.GenerateResponse(
         finished=wire.Finished(
             finish_reason=reason,
-            usage=wire.Usage(prompt_tokens=9, cached_tokens=4, reply_tokens=3),
+            usage=wire.Usage(prompt_tokens=9, cached_tokens=cached_tokens, reply_tokens=3),
             timings=wire.Timings(
                 time_to_first_token_duration=Duration(nanos=12_500_000),
                 total_duration=Duration(seconds=1),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 
@@ -44,6 +44,9 @@ from autotune.v1 import (
     system_service_pb2_grpc,
 )
 from autotune.version import __version__
+
+if TYPE_CHECKING:
+    from autotune.v1 import engine_service_pb2
 
 _Response = TypeVar("_Response")
 
@@ -140,10 +143,10 @@ class AsyncClient:
                 return ModelList(models, page.default_model)
             request.page_token = page.next_page_token
 
-    async def get_model(self, model: str = "") -> model_pb2.Model:
-        """One model; "" is the default one."""
+    async def get_model(self, model: str = "", engine: str = "") -> model_pb2.Model:
+        """One model, as one engine would run it; "" is the default one, on the engine that would be taken."""
         response: model_service_pb2.GetModelResponse = await self._unary(
-            self._models.GetModel(get_model_request(model), **self._short())
+            self._models.GetModel(get_model_request(model, engine), **self._short())
         )
         return response.model
 
@@ -167,12 +170,15 @@ class AsyncClient:
         return self._stream(self._models.LoadModel, request, timeout_seconds, self._metadata)
 
     async def unload_model(
-        self, model: str, timeout_seconds: float | None = None
+        self, model: str, timeout_seconds: float | None = None, *, engine: str = ""
     ) -> model_service_pb2.UnloadModelResponse:
-        """Unloads a model once its running requests have ended; waits for them without a deadline."""
+        """Unloads a model once its running requests have ended; waits for them without a deadline.
+
+        ``engine`` "" unloads it wherever it is in memory.
+        """
         return await self._unary(
             self._models.UnloadModel(
-                unload_model_request(model), timeout=timeout_seconds, metadata=self._metadata
+                unload_model_request(model, engine), timeout=timeout_seconds, metadata=self._metadata
             )
         )
 
@@ -188,6 +194,26 @@ class AsyncClient:
         """Deletes the saved KV prefixes of one model, or of all. Has no deadline of its own."""
         request = delete_prefixes_request(model)
         return await self._unary(self._models.DeletePrefixes(request, metadata=self._metadata))
+
+    async def list_engines(self) -> list[engine_service_pb2.Engine]:
+        """The engines, as they stand now, in the order in which they are taken where nothing else decides."""
+        from autotune.v1 import engine_service_pb2, engine_service_pb2_grpc  # noqa: PLC0415  # few ask
+
+        stub = engine_service_pb2_grpc.EngineServiceStub(self._channel)
+        response: engine_service_pb2.ListEnginesResponse = await self._unary(
+            stub.ListEngines(engine_service_pb2.ListEnginesRequest(), **self._short())
+        )
+        return list(response.engines)
+
+    async def list_findings(self) -> list[engine_service_pb2.Finding]:
+        """What is wrong with daemon, engines, models and machine, and what to do about it, worst first."""
+        from autotune.v1 import engine_service_pb2, engine_service_pb2_grpc  # noqa: PLC0415  # few ask
+
+        stub = engine_service_pb2_grpc.EngineServiceStub(self._channel)
+        response: engine_service_pb2.ListFindingsResponse = await self._unary(
+            stub.ListFindings(engine_service_pb2.ListFindingsRequest(), **self._short())
+        )
+        return list(response.findings)
 
     async def snapshot(self) -> system_service_pb2.Snapshot:
         """How machine and daemon stand now."""

@@ -39,7 +39,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole answer. ``finish_reason`` is stop, length or tool_calls; ``plan`` says what was decided."""
+    """A whole answer. ``finish_reason`` is stop, length or tool_calls; ``plan`` says what was decided.
+
+    ``cached_tokens`` is how much of the prompt the KV cache already held; None where the engine does not
+    tell, and ``usage`` has 0.
+    """
 
     text: str
     reasoning: str
@@ -51,6 +55,7 @@ class Reply:
     usage: inference_service_pb2.Usage
     timings: inference_service_pb2.Timings
     plan: plan_pb2.Plan
+    cached_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -120,7 +125,13 @@ class ReplyBuilder:
             usage=finished.usage,
             timings=finished.timings,
             plan=started.plan,
+            cached_tokens=_cached_tokens(started, finished.usage),
         )
+
+
+def _cached_tokens(started: inference_service_pb2.Started, usage: inference_service_pb2.Usage) -> int | None:
+    """An engine tells them with its first word or at the end; a 0 at the end alone tells nothing."""
+    return usage.cached_tokens if usage.cached_tokens or started.HasField("cached_tokens") else None
 
 
 def message(role: str, text: str) -> chat_pb2.Message:
@@ -144,13 +155,15 @@ def chat_request(
     no_swap: bool | None = None,
     keep_alive_seconds: float | None = None,
     store: bool | None = None,
+    engine: str = "",
 ) -> inference_service_pb2.GenerateRequest:
     """The request that answers ``conversation``. What is left out takes the daemon's defaults.
 
     ``system`` goes before the messages; ``profile`` is fast, balanced or quality. ``no_swap`` refuses a
     load that would push memory to disk. ``keep_alive_seconds``: how long the model stays in memory after
-    its last use; negative until its memory is needed. ``store`` False keeps nothing on disk. Ranges
-    are the daemon's to check. Raises FieldInvalid for what cannot be put on the wire.
+    its last use; negative until its memory is needed. ``store`` False keeps nothing on disk. ``engine``
+    names the engine that must run it, as a model's name "engine/model" does. Ranges are the daemon's to
+    check. Raises FieldInvalid for what cannot be put on the wire.
     """
     wire_profile = profile_value(profile)
     chat = conversation_input(conversation, system)
@@ -165,6 +178,7 @@ def chat_request(
             swap_policy=swap_policy(no_swap),
             keep_alive_duration=duration("keep_alive_duration", keep_alive_seconds),
             store_policy=_store_policy(store),
+            engine=engine,
         )
 
 
@@ -177,6 +191,7 @@ def prewarm_request(
     context_tokens: int | None = None,
     no_swap: bool | None = None,
     store: bool | None = None,
+    engine: str = "",
 ) -> inference_service_pb2.PrewarmRequest:
     """The request that computes the KV cache of what conversations begin with; see ``chat_request``.
 
@@ -192,6 +207,7 @@ def prewarm_request(
             context_tokens=context_tokens,
             swap_policy=swap_policy(no_swap),
             store_policy=_store_policy(store),
+            engine=engine,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
@@ -38,6 +38,9 @@ from autotune.v1 import (
     system_service_pb2_grpc,
 )
 from autotune.version import __version__
+
+if TYPE_CHECKING:
+    from autotune.v1 import engine_service_pb2
 
 
 class Client:
@@ -132,10 +135,10 @@ class Client:
                 return ModelList(models, page.default_model)
             request.page_token = page.next_page_token
 
-    def get_model(self, model: str = "") -> model_pb2.Model:
-        """One model; "" is the default one."""
+    def get_model(self, model: str = "", engine: str = "") -> model_pb2.Model:
+        """One model, as one engine would run it; "" is the default one, on the engine that would be taken."""
         response: model_service_pb2.GetModelResponse = self._short(
-            self._models.GetModel, get_model_request(model)
+            self._models.GetModel, get_model_request(model, engine)
         )
         return response.model
 
@@ -159,11 +162,14 @@ class Client:
         return self._stream(self._models.LoadModel, request, timeout_seconds)
 
     def unload_model(
-        self, model: str, timeout_seconds: float | None = None
+        self, model: str, timeout_seconds: float | None = None, *, engine: str = ""
     ) -> model_service_pb2.UnloadModelResponse:
-        """Unloads a model once its running requests have ended; waits for them without a deadline."""
+        """Unloads a model once its running requests have ended; waits for them without a deadline.
+
+        ``engine`` "" unloads it wherever it is in memory.
+        """
         response: model_service_pb2.UnloadModelResponse = self._unary(
-            self._models.UnloadModel, unload_model_request(model), timeout_seconds
+            self._models.UnloadModel, unload_model_request(model, engine), timeout_seconds
         )
         return response
 
@@ -183,6 +189,24 @@ class Client:
             self._models.DeletePrefixes, delete_prefixes_request(model), None
         )
         return response
+
+    def list_engines(self) -> list[engine_service_pb2.Engine]:
+        """The engines, as they stand now, in the order in which they are taken where nothing else decides."""
+        from autotune.v1 import engine_service_pb2, engine_service_pb2_grpc  # noqa: PLC0415  # few ask
+
+        stub = engine_service_pb2_grpc.EngineServiceStub(self._channel)
+        request = engine_service_pb2.ListEnginesRequest()
+        response: engine_service_pb2.ListEnginesResponse = self._short(stub.ListEngines, request)
+        return list(response.engines)
+
+    def list_findings(self) -> list[engine_service_pb2.Finding]:
+        """What is wrong with daemon, engines, models and machine, and what to do about it, worst first."""
+        from autotune.v1 import engine_service_pb2, engine_service_pb2_grpc  # noqa: PLC0415  # few ask
+
+        stub = engine_service_pb2_grpc.EngineServiceStub(self._channel)
+        request = engine_service_pb2.ListFindingsRequest()
+        response: engine_service_pb2.ListFindingsResponse = self._short(stub.ListFindings, request)
+        return list(response.findings)
 
     def snapshot(self) -> system_service_pb2.Snapshot:
         """How machine and daemon stand now."""

@@ -19,16 +19,19 @@ class ModelList:
     default_model: str
 
 
-def get_model_request(model: str) -> model_service_pb2.GetModelRequest:
+def get_model_request(model: str, engine: str = "") -> model_service_pb2.GetModelRequest:
     """Asks for one model. Raises FieldInvalid for a name that is no Unicode."""
     with encoding_checked("model"):
-        return model_service_pb2.GetModelRequest(model=model)
+        return model_service_pb2.GetModelRequest(model=model, engine=engine)
 
 
-def unload_model_request(model: str) -> model_service_pb2.UnloadModelRequest:
-    """Unloads one model. Raises FieldInvalid for a name that is no Unicode."""
+def unload_model_request(model: str, engine: str = "") -> model_service_pb2.UnloadModelRequest:
+    """Unloads one model, wherever it is in memory or from one engine.
+
+    Raises FieldInvalid for a name that is no Unicode.
+    """
     with encoding_checked("model"):
-        return model_service_pb2.UnloadModelRequest(model=model)
+        return model_service_pb2.UnloadModelRequest(model=model, engine=engine)
 
 
 def load_model_request(
@@ -38,6 +41,7 @@ def load_model_request(
     profile: str = "",
     no_swap: bool | None = None,
     keep_alive_seconds: float | None = None,
+    engine: str = "",
 ) -> model_service_pb2.LoadModelRequest:
     """Loads one model; options as in ``chat_request``. Raises FieldInvalid for what no message can hold."""
     wire_profile = profile_value(profile)
@@ -49,6 +53,7 @@ def load_model_request(
             profile=wire_profile,
             swap_policy=swap_policy(no_swap),
             keep_alive_duration=keep_alive,
+            engine=engine,
         )
 
 
@@ -60,6 +65,7 @@ def plan_model_request(
     max_reply_tokens: int | None = None,
     context_tokens: int | None = None,
     no_swap: bool | None = None,
+    engine: str = "",
 ) -> model_service_pb2.PlanModelRequest:
     """Plans for a prompt: its number of tokens, a conversation, or None for one of which nothing is known.
 
@@ -73,6 +79,7 @@ def plan_model_request(
             max_reply_tokens=max_reply_tokens,
             context_tokens=context_tokens,
             swap_policy=swap_policy(no_swap),
+            engine=engine,
         )
     with encoding_checked("prompt"):
         if isinstance(prompt, int):

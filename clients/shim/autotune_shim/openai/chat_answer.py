@@ -122,7 +122,7 @@ class ChatStream(StreamAnswer):
         reason = FINISH_REASONS[finished.finish_reason]
         if not self._includes_usage:
             return self._chunk({}, finish_reason=reason, **numbers) + b"data: [DONE]\n\n"
-        usage = {**self._head, "choices": [], "usage": usage_object(finished.usage), **numbers}
+        usage = {**self._head, "choices": [], "usage": usage_object(self._started, finished.usage), **numbers}
         return self._chunk({}, finish_reason=reason) + data_event(usage) + b"data: [DONE]\n\n"
 
     def _chunk(
@@ -186,7 +186,7 @@ class ChatWhole(WholeAnswer):
             "model": started.model,
             "system_fingerprint": fingerprint(started),
             "choices": [choice],
-            "usage": usage_object(finished.usage),
+            "usage": usage_object(started, finished.usage),
             "autotune": autotune_object(started, finished.timings, self._profile),
         }
         return HttpReply(200, _encode(body))

@@ -24,21 +24,25 @@ _LOGPROB_FLOOR = -9999.0
 """What stands for minus infinity, which JSON cannot write."""
 
 
-def usage_object(usage: wire.Usage) -> dict[str, Any]:
-    """Token counts, as OpenAI names them."""
-    return {
+def usage_object(started: wire.Started, usage: wire.Usage) -> dict[str, Any]:
+    """Token counts, as OpenAI names them. An engine that tells no cached ones leaves them out."""
+    counts: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.reply_tokens,
         "total_tokens": usage.prompt_tokens + usage.reply_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+    if usage.cached_tokens or started.HasField("cached_tokens"):
+        counts["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    return counts
 
 
 def autotune_object(started: wire.Started, timings: wire.Timings, profile: wire.Profile) -> dict[str, Any]:
     """What only this server tells: times in milliseconds, the context, and why the plan is as it is.
 
-    ``profile`` is None where the request named none and the daemon's own applied.
+    ``profile`` is None where the request named none and the daemon's own applied, ``context_tokens`` where
+    the engine decides the context and does not tell it.
     """
+    shape = started.plan.shape
     named = wire.Profile.Name(profile).removeprefix("PROFILE_").lower()
     return {
         "request_id": started.request_id,
@@ -50,7 +54,7 @@ def autotune_object(started: wire.Started, timings: wire.Timings, profile: wire.
         "total_ms": _milliseconds(timings.total_duration),
         "tokens_per_second": round(timings.decode_tokens_per_second, 2),
         "prefill_tokens_per_second": round(timings.prefill_tokens_per_second, 2),
-        "context_tokens": started.plan.shape.context_tokens,
+        "context_tokens": None if "context_tokens" in shape.assumed else shape.context_tokens,
         "plan": {
             "action": plan_pb2.PlanAction.Name(started.plan.action).removeprefix("PLAN_ACTION_").lower(),
             "kv_cache_bytes": started.plan.kv_cache_bytes,

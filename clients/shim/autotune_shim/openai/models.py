@@ -25,6 +25,8 @@ def model_object(model: model_pb2.Model) -> dict[str, Any]:
         "owned_by": model.engine,
         "autotune": {
             "engine": model.engine,
+            "engines": _engines(model),
+            "aliases": list(model.aliases),
             "architecture": model.architecture,
             "quantization": model.quantization,
             "parameters_count": model.parameters_count,
@@ -37,8 +39,16 @@ def model_object(model: model_pb2.Model) -> dict[str, Any]:
     }
 
 
+def _engines(model: model_pb2.Model) -> list[str]:
+    """Every engine that can run it, the one that would be taken first; a request may name it: "engine/id"."""
+    if model.problem:
+        return []
+    others = (place.engine for place in model.places if not place.problem)
+    return list(dict.fromkeys((model.engine, *others)))
+
+
 def _fit(model: model_pb2.Model) -> dict[str, Any] | None:
-    """How it would fit into memory now; null for a model that cannot be used."""
+    """How it would fit into memory now; null for a model that cannot be used, and for one elsewhere."""
     if not model.HasField("fit"):
         return None
     return {
