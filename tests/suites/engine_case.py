@@ -20,13 +20,14 @@ from autotuned.core.chat import (
     Tool,
     ToolChoice,
 )
+from autotuned.core.engine import KnobScope
 from autotuned.core.generation import (
     EngineEvent,
     EngineFinished,
     PrefillProgress,
     TextDelta,
 )
-from autotuned.core.model import ModelEntry
+from autotuned.core.model import LoadPhase, ModelEntry
 from autotuned.core.plan import LoadShape
 from autotuned.core.ports import Engine, LoadedModel
 
@@ -53,7 +54,9 @@ class EngineCase:
 
     ``entry`` is the pocket model, ``shape`` one slot of 2,048 tokens in F16. ``active_requests``
     says how many requests the engine still works on, as the engine itself sees it. ``prefix_folder``
-    is where prefixes are saved, None for an engine that saves none.
+    is where prefixes are saved, None for an engine that saves none. ``tells_times`` and ``tells_memory``:
+    its server says how long things took and how many bytes a load takes. ``load_phases``: where its loads
+    can be seen to be. ``q8_0_element_bytes``: what it keeps an element of a Q8_0 cache of this model in.
     """
 
     engine: Engine
@@ -61,16 +64,45 @@ class EngineCase:
     shape: LoadShape
     active_requests: Callable[[LoadedModel], Awaitable[int]]
     prefix_folder: Path | None = None
+    tells_times: bool = True
+    tells_memory: bool = True
+    load_phases: tuple[LoadPhase, ...] = tuple(LoadPhase)
+    q8_0_element_bytes: float = 34 / 32
 
     async def load(self, **changes: object) -> LoadedModel:
         """The model in the shape of this case, or one that differs."""
         return await self.engine.load(self.entry, replace(self.shape, **changes), lambda _: None)
+
+    def slots(self, count: int) -> int:
+        """So many slots, or the one that an engine has which knows no others."""
+        return 1 if self.engine.capabilities().knobs.slots_count is KnobScope.NONE else count
 
     async def load_as_other(self) -> LoadedModel:
         """The model under another digest: to an engine, another model of the same dimensions."""
         assert self.entry.facts is not None
         facts = replace(self.entry.facts, digest="0" * 64)
         return await self.engine.load(replace(self.entry, facts=facts), self.shape, lambda _: None)
+
+
+def needs(case: EngineCase, *features: str) -> None:
+    """Skips a test of what the engine says it cannot do; that it is refused is another test's business."""
+    able = case.engine.capabilities()
+    for feature in features:
+        if not getattr(able, feature):
+            pytest.skip(f"this engine declares no {feature}")
+
+
+def needs_knobs(case: EngineCase, *names: str) -> None:
+    """Skips a test of loads that differ in what the engine lets no load decide."""
+    for name in names:
+        if getattr(case.engine.capabilities().knobs, name) is not KnobScope.LOAD:
+            pytest.skip(f"with this engine no load decides {name}")
+
+
+def needs_a_limit(model: LoadedModel) -> None:
+    """Skips a test of prompts that are too long where nobody knows what that would be."""
+    if "context_tokens" in model.shape.assumed:
+        pytest.skip("this engine tells no limit of the context")
 
 
 def user(text: str) -> Message:

@@ -1,0 +1,304 @@
+"""The engine: Ollama's server as one of the daemon's engines.
+
+``daemon`` makes one; ``services`` use it through the port ``Engine``.
+Invariants: no load option is sent but the context; a load that fails or is cancelled leaves nothing in the
+server's memory; after ``close`` nothing that this engine started is left, and nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from autotuned.core.engine import Capabilities, EngineResident, EngineState, EngineStatus, Finding, Severity
+from autotuned.core.errors import ModelInvalid, ModelNotFound, ShuttingDown
+from autotuned.core.model import LoadProgress, ModelEntry
+from autotuned.core.plan import LoadShape
+from autotuned.core.ports import Clock
+from autotuned.core.settings import OllamaSettings
+from autotuned.engines.endpoint import EndpointInvalid
+from autotuned.engines.ollama.abilities import capabilities_of
+from autotuned.engines.ollama.address import endpoint_of, is_loopback
+from autotuned.engines.ollama.body import Incarnation
+from autotuned.engines.ollama.catalog import Catalog
+from autotuned.engines.ollama.client import Running
+from autotuned.engines.ollama.environment import settings_shown
+from autotuned.engines.ollama.facts import Known
+from autotuned.engines.ollama.living import Living
+from autotuned.engines.ollama.loading import Answer, Loading
+from autotuned.engines.ollama.model import OllamaModel
+from autotuned.engines.ollama.requests import OllamaRequests
+from autotuned.engines.ollama.server import Server
+from autotuned.engines.ollama.shape import applied_shape, footprint_of
+from autotuned.engines.ollama.versions import features_of
+from autotuned.log import fields
+
+NAME = "ollama"
+# A list that is younger is not asked for again.
+FRESH_SECONDS = 5.0
+# A model that is kept until somebody says otherwise expires in centuries.
+FOREVER_SECONDS = 10 * 366 * 24 * 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class OllamaEngine:
+    """Models of an Ollama server. ``environment`` is the daemon's own where none is given."""
+
+    def __init__(
+        self, *, settings: OllamaSettings, clock: Clock, environment: Mapping[str, str] | None = None
+    ) -> None:
+        variables = os.environ if environment is None else environment
+        self._settings = settings
+        self._clock = clock
+        self._living = Living(clock=clock)
+        self._url_finding: tuple[Finding, ...] = ()
+        try:
+            endpoint = endpoint_of(settings.url, variables)
+        except EndpointInvalid as error:
+            self._url_finding = (_url_finding(error),)
+            endpoint = endpoint_of("", {})
+        self._is_local = is_loopback(endpoint)
+        self._server = Server(
+            endpoint=endpoint,
+            settings=settings,
+            search_path=variables.get("PATH"),
+            clock=clock,
+            on_gone=self._server_gone,
+        )
+        self._catalog = Catalog(endpoint, files_are_here=self._is_local)
+        self._loading = Loading(
+            server=self._server,
+            catalog=self._catalog,
+            clock=clock,
+            timeout_seconds=settings.load_timeout_seconds,
+        )
+        self._residents: tuple[Running, ...] = ()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed_at: float | None = None
+        self._unloads: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        """The engine's name on the wire."""
+        return NAME
+
+    @property
+    def version(self) -> str:
+        """That of the server; "" while nobody has heard from it."""
+        return self._server.version
+
+    def capabilities(self) -> Capabilities:
+        """What this version does, through this adapter."""
+        return capabilities_of(self._settings, features_of(self._server.version), is_local=self._is_local)
+
+    def status(self) -> EngineStatus:
+        """How the server stood at the last look, and what others did to the daemon's models."""
+        server = self._server
+        state = EngineState.UNREACHABLE if self._url_finding and self._is_on else server.state
+        return EngineStatus(
+            name=NAME,
+            state=state,
+            version=server.version,
+            address=server.endpoint.url,
+            detail=self._url_finding[0].text if self._url_finding and self._is_on else server.detail,
+            accelerator=server.accelerator,
+            server_settings=settings_shown(self._settings) if server.is_ours else (),
+            findings=(*self._url_finding, *server.findings, *self._living.findings()),
+        )
+
+    async def refresh(self) -> None:
+        """See ``Engine.refresh``. Callers at the same time share one look."""
+        if self._is_closed or not self._is_on or self._url_finding:
+            return
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh(), name="refresh ollama")
+        await asyncio.shield(self._refreshing)
+
+    async def models(self) -> Sequence[ModelEntry]:
+        """The models that the server has; looks again where the last look is some seconds old."""
+        now = self._clock.monotonic()
+        if self._refreshed_at is None or now - self._refreshed_at >= FRESH_SECONDS:
+            await self.refresh()
+        return tuple(self._entry(known) for known in self._catalog.models)
+
+    async def residents(self) -> Sequence[EngineResident]:
+        """What the server had in memory at the last look."""
+        now = self._clock.now()
+        return tuple(
+            EngineResident(
+                model_id=running.name,
+                context_tokens=running.context_length,
+                memory_bytes=running.size,
+                accelerator_bytes=running.size_vram,
+                expires_at=_expiry(running.expires_at, now),
+            )
+            for running in self._residents
+        )
+
+    async def unload_resident(self, model_id: str) -> bool:
+        """See ``Engine.unload_resident``. Names that share a file leave together."""
+        if self._server.state is not EngineState.READY:
+            return False
+        try:
+            if await self._loading.find(self._catalog.runner_key(model_id)) is None:
+                return False
+        except Answer as error:
+            raise self._server.unreachable(f"does not say what it has in memory ({error})") from error
+        for model in self._living.all:
+            if model.incarnation.model.runner_key == self._catalog.runner_key(model_id):
+                self._living.end(model, "it was unloaded")
+        await self._loading.unload(model_id)
+        return True
+
+    async def load(
+        self, entry: ModelEntry, shape: LoadShape, on_progress: Callable[[LoadProgress], None]
+    ) -> OllamaModel:
+        """See ``Engine.load``."""
+        self._check_open()
+        if entry.facts is None:
+            raise ModelInvalid(entry.problem, model=entry.id)
+        await self._server.ready()
+        known = await self._known(entry.id)
+        self._check_open()
+        incarnation = Incarnation(
+            model=known, context_tokens=shape.context_tokens, features=features_of(self._server.version)
+        )
+        try:
+            running, load_seconds = await self._loading.load(incarnation, on_progress)
+            self._check_open()
+        except BaseException:
+            await self._take_back(known)
+            self._check_open()
+            raise
+        applied = applied_shape(shape, running, self._settings)
+        if applied.context_tokens != shape.context_tokens:
+            _log.warning(
+                "ollama loaded another context",
+                extra=fields(
+                    model=known.name,
+                    context_tokens=applied.context_tokens,
+                    planned_context_tokens=shape.context_tokens,
+                ),
+            )
+        model = OllamaModel(
+            incarnation_id=f"{NAME}-{uuid.uuid4().hex}",
+            incarnation=incarnation,
+            shape=applied,
+            footprint=footprint_of(running, entry.facts, applied),
+            load_seconds=load_seconds,
+            requests=OllamaRequests(
+                server=self._server,
+                incarnation=incarnation,
+                silence_seconds=self._settings.silence_timeout_seconds,
+            ),
+            leave=self._leave,
+            on_reload=self._living.note_reload,
+        )
+        self._living.add(model)
+        return model
+
+    async def close(self) -> None:
+        """Unloads what the daemon loaded into somebody else's server, and ends one that it started."""
+        self._is_closed = True
+        if not self._server.is_ours:
+            await asyncio.gather(*(model.unload() for model in self._living.all))
+        await self._server.close()
+        self._living.end_all("the engine was closed")
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._refreshing
+        await asyncio.gather(*self._unloads)
+
+    @property
+    def _is_on(self) -> bool:
+        return self._settings.mode != "off"
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ShuttingDown
+
+    def _server_gone(self, cause: str) -> None:
+        self._residents = ()
+        self._living.end_all(cause)
+
+    async def _refresh(self) -> None:
+        try:
+            await self._look()
+        finally:
+            # Not before: who asks meanwhile waits for this look instead of taking half of it.
+            self._refreshed_at = self._clock.monotonic()
+
+    async def _look(self) -> None:
+        await self._server.look()
+        if self._server.state is not EngineState.READY:
+            self._catalog.forget()
+            self._residents = ()
+            return
+        before = self._living.all
+        try:
+            await self._catalog.look()
+            self._residents = tuple(await self._loading.running())
+        except Answer as error:
+            _log.warning("ollama told nothing", extra=fields(problem=str(error)))
+            return
+        self._living.compare(before, self._residents, self._catalog.runner_key)
+
+    async def _known(self, model_id: str) -> Known:
+        """The model as the server has it. Raises ``ModelNotFound``."""
+        if self._catalog.get(model_id) is None:
+            await self.refresh()
+        known = self._catalog.get(model_id)
+        if known is None:
+            raise ModelNotFound(model_id, "")
+        return known
+
+    def _entry(self, known: Known) -> ModelEntry:
+        return ModelEntry(
+            id=known.name,
+            engine=NAME,
+            path=f"{self._server.endpoint.url}/{known.name}",
+            size_bytes=known.size_bytes,
+            facts=known.facts,
+            problem=known.problem,
+        )
+
+    async def _leave(self, model: OllamaModel) -> None:
+        """Has the server let go of a model, unless another of ours runs in the same process."""
+        if self._living.remove(model):
+            await self._loading.unload(model.incarnation.model.name)
+
+    async def _take_back(self, known: Known) -> None:
+        """Unloads what a load may have left; goes on even if its caller is cancelled again."""
+        if any(model.incarnation.model.runner_key == known.runner_key for model in self._living.all):
+            return
+        unloading = asyncio.create_task(self._loading.unload(known.name), name=f"take back {known.name}")
+        self._unloads.add(unloading)
+        unloading.add_done_callback(self._unloads.discard)
+        await asyncio.shield(unloading)
+
+
+def _url_finding(error: EndpointInvalid) -> Finding:
+    return Finding(
+        code="ollama-url-invalid",
+        severity=Severity.PROBLEM,
+        subject=NAME,
+        text=f"The address of Ollama cannot be used: {error}.",
+        advice="Set ollama.url to something like http://127.0.0.1:11434.",
+    )
+
+
+def _expiry(text: str, now: float) -> float:
+    """When a model leaves, in seconds since the epoch; 0 for one that stays, or where it cannot be read."""
+    try:
+        expires_at = datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    return 0.0 if expires_at - now > FOREVER_SECONDS else expires_at
