@@ -143,6 +143,13 @@ class ModelEntry:
         """Unique among all engines: the id, after its engine where that is not the embedded one."""
         return self.id if self.engine == EMBEDDED_ENGINE else f"{self.engine}/{self.id}"
 
+    @property
+    def learned_as(self) -> str:
+        """Under which name things are learned of it: of its content, as its engine runs it; "" without facts."""
+        if self.facts is None:
+            return ""
+        return self.facts.digest if self.engine == EMBEDDED_ENGINE else f"{self.engine} {self.facts.digest}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningModel:

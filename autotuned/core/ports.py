@@ -64,7 +64,7 @@ class LoadedModel(Protocol):
         """Computes the KV state of the prompt and generates nothing; else like ``generate``.
 
         Ends when the whole prompt is in the cache. Closing it keeps what was computed. Only where the
-        engine declares ``prefills``.
+        engine declares ``prefills``. One that counts only at the end yields a single event, there.
         """
 
     def holds(self, conversation: str) -> bool:
@@ -89,6 +89,9 @@ class LoadedModel(Protocol):
 
     async def unload(self) -> None:
         """Ends the incarnation and returns when its memory is free. Safe to call twice."""
+
+    async def release(self) -> None:
+        """The daemon ends: the incarnation ends, too, unless somebody else had loaded it."""
 
     async def wait_gone(self) -> str:
         """Returns, once the incarnation is gone for whatever cause, that cause in plain words."""

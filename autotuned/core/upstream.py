@@ -8,7 +8,6 @@ where a token comes from, never the token.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -17,10 +16,10 @@ ENGINE_NAMES = frozenset({"llamacpp", "mlx", "ollama", "lmstudio"})
 
 MOST_SLOTS = 1024
 SHOWN_CHARACTERS = 60
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NUMBER = re.compile(r"[0-9]{1,6}")
-_FORM = '"NAME=URL [token=env:VARIABLE|token=file:PATH] [slots=NUMBER]"'
+LONGEST_NAME = 32
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
+_NAME_CHARACTERS = _LETTERS | frozenset("0123456789_-")
+_FORM = '"NAME=URL [token=env:VARIABLE|token=file:/PATH] [slots=NUMBER]"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def parse_upstream(entry: str) -> Upstream:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if name[:1] not in _LETTERS or not _NAME_CHARACTERS.issuperset(name) or len(name) > LONGEST_NAME:
         raise ValueError(
             f"an upstream's name has lower-case letters, digits, - and _, and begins with a letter, "
             f"not {_shown(name)}."
@@ -111,19 +110,20 @@ def _check_url(name: str, url: str) -> None:
 
 def _token_source(name: str, value: str) -> TokenSource:
     kind, _, place = value.partition(":")
-    if kind == "env" and _VARIABLE.fullmatch(place):
+    if kind == "env" and place.isascii() and place.isidentifier():
         return TokenSource(kind, place)
     if kind == "file" and place.startswith(("/", "~")) and "\0" not in place:
         return TokenSource(kind, place)
     # Not shown: it may be the token itself.
     raise ValueError(
-        f'the token of the upstream "{name}" is neither env:VARIABLE nor file:PATH; '
+        f'the token of the upstream "{name}" is neither env:VARIABLE nor file:/WHOLE/PATH; '
         "put it into a variable or a file and name that."
     )
 
 
 def _slots_count(name: str, value: str) -> int:
-    if _NUMBER.fullmatch(value) and 1 <= int(value) <= MOST_SLOTS:
+    is_number = value.isascii() and value.isdecimal() and len(value) <= len(str(MOST_SLOTS))
+    if is_number and 1 <= int(value) <= MOST_SLOTS:
         return int(value)
     raise ValueError(
         f'the slots of the upstream "{name}" are a whole number from 1 to {MOST_SLOTS}, not {_shown(value)}.'

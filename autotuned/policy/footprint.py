@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from autotuned.core.learning import Learned, MeasuredLoad
 from autotuned.core.memory import Footprint
-from autotuned.core.model import LayerGroup, ModelFacts
+from autotuned.core.model import CacheLayout, LayerGroup, ModelFacts
 from autotuned.core.plan import LoadShape
 from autotuned.policy.kv import checkpoint_bytes, layer_cells, state_bytes
 
@@ -23,6 +23,9 @@ REPACKED_TYPES = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
 # place in two tables, its merges. Measured with 2,048, 32,000 and 150,000 tokens.
 PROCESS_BYTES = 33 << 20
 PROCESS_BYTES_PER_TOKEN = 415
+# The same of a worker with mlx_lm, with 2,048, 32,000 and 150,000 tokens.
+MLX_PROCESS_BYTES = 84 << 20
+MLX_PROCESS_BYTES_PER_TOKEN = 1000
 
 F32_BYTES = 4
 F16_BYTES = 2
@@ -44,9 +47,7 @@ def estimate_footprint(facts: ModelFacts, shape: LoadShape, learned: Learned) ->
         repacked_weights_bytes=repacked_bytes,
         kv_cache_bytes=state_bytes(facts, shape) + checkpoint_bytes(facts, shape),
         compute_bytes=_compute_bytes(facts, shape, load),
-        process_bytes=load.footprint.process_bytes
-        if load
-        else PROCESS_BYTES + PROCESS_BYTES_PER_TOKEN * facts.vocabulary_size,
+        process_bytes=load.footprint.process_bytes if load else _process_bytes(facts),
         host_prompt_cache_bytes=shape.host_prompt_cache_bytes,
     )
 
@@ -58,6 +59,12 @@ def prefers_mapping(facts: ModelFacts) -> bool:
     repacks it has in memory of its own, and then the mapped file is a second copy of it for nothing.
     """
     return 2 * _repacked_bytes(facts) < facts.weights_bytes
+
+
+def _process_bytes(facts: ModelFacts) -> int:
+    if facts.cache_layout is CacheLayout.MLX:
+        return MLX_PROCESS_BYTES + MLX_PROCESS_BYTES_PER_TOKEN * facts.vocabulary_size
+    return PROCESS_BYTES + PROCESS_BYTES_PER_TOKEN * facts.vocabulary_size
 
 
 def _nearest(shape: LoadShape, loads: tuple[MeasuredLoad, ...]) -> MeasuredLoad | None:
@@ -92,6 +99,8 @@ def _repacked_bytes(facts: ModelFacts) -> int:
 
 def _compute_bytes(facts: ModelFacts, shape: LoadShape, load: MeasuredLoad | None) -> int:
     """Buffers of one micro-batch: what each token needs, its view of the cache, and the last logits."""
+    if facts.cache_layout is CacheLayout.MLX:
+        return _mlx_compute_bytes(facts, shape, load)
     tokens = _micro_batch_tokens(shape)
     views = _view_bytes(facts, shape)
     extra = tokens * (views.reported + views.unreported) + _logits_bytes(facts, shape)
@@ -101,6 +110,14 @@ def _compute_bytes(facts: ModelFacts, shape: LoadShape, load: MeasuredLoad | Non
     known_extra = known_tokens * _view_bytes(facts, load.shape).reported + _logits_bytes(facts, load.shape)
     activations = max(0, load.footprint.compute_bytes - known_extra)
     return activations * tokens // known_tokens + extra
+
+
+def _mlx_compute_bytes(facts: ModelFacts, shape: LoadShape, load: MeasuredLoad | None) -> int:
+    """MLX computes a whole batch at once, and no scores of attention are kept where its kernels are fused."""
+    tokens = max(1, shape.batch_tokens)
+    if load is None:
+        return tokens * _activation_bytes(facts) + facts.vocabulary_size * F32_BYTES
+    return load.footprint.compute_bytes * tokens // max(1, load.shape.batch_tokens)
 
 
 def _micro_batch_tokens(shape: LoadShape) -> int:

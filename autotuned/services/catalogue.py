@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from autotuned.core.engine import EngineState
-from autotuned.core.errors import EngineUnreachable, FieldInvalid, ModelNotFound
+from autotuned.core.engine import EngineState, EngineStatus
+from autotuned.core.errors import AutotuneError, EngineUnreachable, FieldInvalid, ModelNotFound
 from autotuned.core.model import ModelEntry
 from autotuned.core.ports import Engine
 from autotuned.policy.catalogue import CatalogueModel, joined, named
@@ -63,9 +63,14 @@ class Catalogue:
 
     async def models(self) -> tuple[CatalogueModel, ...]:
         """Every model that there is now, by id."""
-        lists = await asyncio.gather(*(engine.models() for engine in self._engines.values()))
-        self._models = joined([entry for entries in lists for entry in entries])
-        return self._models
+        models, _ = await self._look()
+        return models
+
+    async def _look(self) -> tuple[tuple[CatalogueModel, ...], dict[str, EngineStatus]]:
+        """Every model, and how each engine stood when it listed its own: that is why a list is empty."""
+        looks = await asyncio.gather(*(_list(engine) for engine in self._engines.values()))
+        self._models = joined([entry for entries, _ in looks for entry in entries])
+        return self._models, {status.name: status for _, status in looks}
 
     async def find(self, name: str, engine: str = "") -> tuple[CatalogueModel, str]:
         """The model of a name, and the engine that the name or the caller asks for, "" for any.
@@ -73,7 +78,7 @@ class Catalogue:
         Raises ModelNotFound, FieldInvalid, and EngineUnreachable where the engine that is asked for is not
         there.
         """
-        models = await self.models()
+        models, statuses = await self._look()
         qualified = named(models, name) if not engine else None
         if qualified is not None and qualified.id == name:
             return qualified, ""  # "ollama/x" may be the id of a model, where "x" is another one
@@ -81,25 +86,33 @@ class Catalogue:
         model = named(models, f"{asked}/{bare}") if asked else None
         model = model or named(models, bare)
         if model is None or (asked and all(entry.engine != asked for entry in model.entries)):
-            raise self._not_found(name, asked, models)
+            raise _not_found(name, asked, models, statuses)
         return model, asked
 
-    def _not_found(self, name: str, asked: str, models: Sequence[CatalogueModel]) -> Exception:
-        if asked:
-            status = self._engines[asked].status()
-            if status.state is not EngineState.READY:
-                detail = status.detail or f"it is {status.state.value}"
-                return EngineUnreachable(
-                    f'The engine {asked} cannot be used: {detail}; "autotunectl doctor" says what to do.',
-                    engine=asked,
-                )
-        away = [
-            engine.name
-            for engine in self._engines.values()
-            if engine.status().state in {EngineState.UNREACHABLE, EngineState.STARTING}
-        ]
-        known = [each for model in models for each in model.names]
-        return ModelNotFound(name, _nearest(name, known), away=listed(away))
+
+async def _list(engine: Engine) -> tuple[Sequence[ModelEntry], EngineStatus]:
+    entries = await engine.models()
+    return entries, engine.status()
+
+
+def _not_found(
+    name: str, asked: str, models: Sequence[CatalogueModel], statuses: Mapping[str, EngineStatus]
+) -> AutotuneError:
+    if asked:
+        status = statuses[asked]
+        if status.state is not EngineState.READY:
+            detail = status.detail or f"it is {status.state.value}"
+            return EngineUnreachable(
+                f'The engine {asked} cannot be used: {detail}; "autotunectl doctor" says what to do.',
+                engine=asked,
+            )
+    away = [
+        engine
+        for engine, status in statuses.items()
+        if status.state in {EngineState.UNREACHABLE, EngineState.STARTING}
+    ]
+    known = [each for model in models for each in model.names]
+    return ModelNotFound(name, _nearest(name, known), away=listed(away))
 
 
 def _nearest(wanted: str, known: list[str]) -> str:

@@ -146,7 +146,7 @@ class Incarnations:
                     await self._save(loaded, CLOSING_SAVE_SECONDS)
             except TimeoutError:
                 _log.warning("not all prefixes were saved in time", extra=fields(model=self.entry.id))
-            await loaded.unload()
+            await loaded.release()
             await asyncio.wait([watch])
 
     async def _save(self, loaded: LoadedModel, within_seconds: float | None = None) -> None:

@@ -119,7 +119,7 @@ class Inference:
     async def need(self, request: GenerationRequest) -> Need:
         """What a request needs of its model. Raises like ``Models.actor``."""
         actor = await self._models.actor(request.model, request.engine)
-        return self._need(self._complete(request), _digest(actor.entry), prompt_bytes(request.input))
+        return self._need(self._complete(request), actor.entry.learned_as, prompt_bytes(request.input))
 
     async def plan(
         self, request: GenerationRequest, prompt_tokens: int | None
@@ -131,7 +131,7 @@ class Inference:
         """
         routed = await self._route(request)
         actor = routed.actor
-        need = self._need(self._complete(request), _digest(actor.entry), prompt_bytes(request.input))
+        need = self._need(self._complete(request), actor.entry.learned_as, prompt_bytes(request.input))
         is_exact = prompt_tokens is not None
         if prompt_tokens is None and not _is_empty(request.input):
             prompt = request.input.prompt if isinstance(request.input, RawPrompt) else request.input
@@ -157,7 +157,7 @@ class Inference:
                 return await lease.loaded.count_tokens(prompt), True
         counted = RawPrompt(prompt) if isinstance(prompt, str) else prompt
         size = prompt_bytes(counted)
-        return self._learning.estimate(_digest(actor.entry), size, messages_count(counted)), False
+        return self._learning.estimate(actor.entry.learned_as, size, messages_count(counted)), False
 
     def refuse_new_work(self) -> None:
         """The daemon stops: nothing starts any more, and who waits is sent away."""
@@ -184,13 +184,14 @@ class Inference:
     def _context(self, request: GenerationRequest, routed: Routed) -> RequestContext:
         """The request with everything around it. Raises for what can never be."""
         actor = routed.actor
-        complete, digest, size = self._complete(request), _digest(actor.entry), prompt_bytes(request.input)
+        complete, size = self._complete(request), prompt_bytes(request.input)
+        learned_as = actor.entry.learned_as
         self._refuse_at_once(request, actor.entry, size)
         return RequestContext(
             request=complete,
             prompt_bytes=size,
-            need=self._need(complete, digest, size),
-            digest=digest,
+            need=self._need(complete, learned_as, size),
+            learned_as=learned_as,
             actor=actor,
             model_name=routed.name,
             route_reasons=routed.reasons,
@@ -210,14 +211,14 @@ class Inference:
             swap_policy=request.swap_policy or self._models.swap_policy,
         )
 
-    def _need(self, request: GenerationRequest, digest: str, size: int) -> Need:
+    def _need(self, request: GenerationRequest, learned_as: str, size: int) -> Need:
         profile = request.profile or ProfileName.BALANCED
-        prompt_tokens = self._learning.estimate(digest, size, messages_count(request.input))
+        prompt_tokens = self._learning.estimate(learned_as, size, messages_count(request.input))
         return Need(
             prompt_tokens=prompt_tokens,
             prompt_is_exact=False,
             reply_tokens=reply_room(request.max_reply_tokens, PROFILES[profile]),
-            session_tokens=self._sessions.expected_tokens(request, digest, prompt_tokens),
+            session_tokens=self._sessions.expected_tokens(request, learned_as, prompt_tokens),
             context_tokens=request.context_tokens,
             profile=profile,
             swap_policy=request.swap_policy or self._models.swap_policy,
@@ -269,10 +270,6 @@ class Inference:
 def _refusal(request: GenerationRequest, entry: ModelEntry, capabilities: Capabilities) -> str:
     """Why this engine cannot run the request on this model; "" where it can."""
     return refusal(request, capabilities, entry.facts) if entry.facts else ""
-
-
-def _digest(entry: ModelEntry) -> str:
-    return entry.facts.digest if entry.facts else ""
 
 
 def _is_empty(prompt: ChatInput | RawPrompt) -> bool:

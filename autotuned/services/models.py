@@ -317,6 +317,7 @@ class Models:
             return RemotePlanner(facts=facts, engine=engine)
         return LocalPlanner(
             model_id=entry.key,
+            learned_as=entry.learned_as,
             facts=facts,
             defaults=engine_defaults(self._defaults, capabilities),
             learning=self._learning,

@@ -45,12 +45,14 @@ class LocalPlanner(Planner):
         self,
         *,
         model_id: str,
+        learned_as: str,
         facts: ModelFacts,
         defaults: ShapeDefaults,
         learning: Learning,
         residency: Residency,
     ) -> None:
         self._model_id = model_id
+        self._learned_as = learned_as
         self._facts = facts
         self._defaults = defaults
         self._learning = learning
@@ -72,8 +74,9 @@ class LocalPlanner(Planner):
         return shrink(self._situation(loaded), kept_tokens)
 
     def loaded(self, loaded: LoadedModel) -> None:
-        """See ``Planner``."""
-        self._learning.loaded(self._facts.digest, loaded.shape, loaded.footprint)
+        """See ``Planner``. An engine that measured nothing has nothing to teach."""
+        if loaded.footprint.compute_bytes or loaded.footprint.process_bytes:
+            self._learning.loaded(self._learned_as, loaded.shape, loaded.footprint)
 
     def fit(self, loaded: LoadShape | None) -> Fit:
         """How a first message of it would fit by the latest reading."""
@@ -83,7 +86,7 @@ class LocalPlanner(Planner):
         footprint = self._residency.footprint(self._model_id) if loaded else None
         return Situation(
             facts=self._facts,
-            learned=self._learning.of(self._facts.digest),
+            learned=self._learning.of(self._learned_as),
             defaults=self._defaults,
             memory=self._residency.view(self._model_id),
             loaded=loaded,

@@ -27,7 +27,7 @@ from autotuned.services.sessions import Sessions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """One request with everything around it. ``digest`` names the model's content.
+    """One request with everything around it. ``learned_as`` is its model's name for learning.
 
     ``model_name`` is what the list calls its model; ``route_reasons`` say why this engine runs it.
 
@@ -37,7 +37,7 @@ class RequestContext:
     request: GenerationRequest
     prompt_bytes: int
     need: Need
-    digest: str
+    learned_as: str
     actor: ModelActor
     model_name: str
     route_reasons: tuple[Reason, ...]
@@ -64,11 +64,11 @@ class RequestContext:
     def counted(self, prompt_tokens: int) -> None:
         """The engine counted the prompt: its tokens per byte are learned."""
         messages = messages_count(self.request.input)
-        self.learning.counted(self.digest, self.prompt_bytes, prompt_tokens, messages)
+        self.learning.counted(self.learned_as, self.prompt_bytes, prompt_tokens, messages)
 
     def prefilled(self, evaluated_tokens: int, seconds: float) -> None:
         """The engine evaluated so many tokens of a prompt: its speed is learned."""
-        self.learning.served(self.digest, evaluated_tokens, seconds)
+        self.learning.served(self.learned_as, evaluated_tokens, seconds)
 
     def ended_turn(self, usage: Usage) -> None:
         """The reply is complete, or was stopped: the size of its session is learned.
@@ -76,7 +76,7 @@ class RequestContext:
         What a short reply left of its room was needed all the same: the next one may fill it.
         """
         reply_tokens = max(usage.reply_tokens, reserved_reply(self.need))
-        self.sessions.ended_turn(self.request, self.digest, usage.prompt_tokens + reply_tokens)
+        self.sessions.ended_turn(self.request, self.learned_as, usage.prompt_tokens + reply_tokens)
 
     def _prefix(
         self,

@@ -9,7 +9,9 @@ ROOT = Path(__file__).parents[2]
 CALCULATION = {
     "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools",
     "hashlib",  # a hash is a calculation
+    "re", "urllib.parse",  # so is reading a text
     "itertools", "math", "pathlib", "statistics", "types", "typing",
+    "urllib.parse",  # so is taking a text apart
 }  # fmt: skip
 ALLOWED = {
     "core": CALCULATION | {"autotuned.core"},

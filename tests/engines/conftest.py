@@ -12,6 +12,7 @@ import pytest
 from autotuned.core.ports import Clock
 from autotuned.core.settings import LlamacppSettings, PathSettings
 from autotuned.engines.llamacpp.engine import LlamacppEngine
+from autotuned.engines.stores.folders import NO_STORES
 from tests.engines.processes import descendants, until
 
 pytest.register_assert_rewrite("tests.suites")
@@ -48,8 +49,12 @@ async def make_engine(paths, clock):
     """``make_engine(**settings)`` makes an engine that is closed, with proof, after the test."""
     engines = []
 
-    def make(*, files=(), **settings):
-        engine = LlamacppEngine(paths=paths, settings=LlamacppSettings(**settings), files=files, clock=clock)
+    def make(*, files=(), stores=NO_STORES, **settings):
+        # Not whatever llama-server lies on PATH.
+        settings = {"server": "embedded", **settings}
+        engine = LlamacppEngine(
+            paths=paths, settings=LlamacppSettings(**settings), files=files, clock=clock, stores=stores
+        )
         engines.append(engine)
         return engine
 

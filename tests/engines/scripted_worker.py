@@ -7,8 +7,8 @@ from pathlib import Path
 from autotuned.core.memory import Footprint
 from autotuned.core.plan import LoadShape
 from autotuned.engines.llamacpp.model import LlamacppModel
-from autotuned.engines.llamacpp.prefix_file import PrefixFiles
 from autotuned.engines.llamacpp.requests import WorkerRequests
+from autotuned.engines.prefix_file import PrefixFiles
 
 NOTHING = Footprint(
     weights_bytes=0, repacked_weights_bytes=0, kv_cache_bytes=0, compute_bytes=0, process_bytes=0

@@ -22,7 +22,7 @@ def test_the_guard_is_small():
         "print(namespace['main']());"
         "print(len(set(sys.modules) - before))"
     )
-    guard = "autotuned/engines/llamacpp/guard.py"
+    guard = "autotuned/engines/guard.py"
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program, guard], capture_output=True, text=True, check=True
     )

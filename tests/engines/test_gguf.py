@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from autotuned.core.errors import ModelInvalid
 from autotuned.core.plan import KvCacheType, LoadShape
 from autotuned.engines.gguf import MAX_KEPT_BYTES, read_header
+from autotuned.engines.gguf_facts.facts import FILE_TYPES, model_facts
 from autotuned.engines.gguf_types import TENSOR_TYPES
 from autotuned.engines.llamacpp.discovery import POCKET
-from autotuned.engines.llamacpp.facts import FILE_TYPES, model_facts
 from autotuned.policy.kv import checkpoint_bytes, state_bytes
 from tests.engines.gguf_files import ARRAY, LLAMA, ONE_TENSOR, STRING, Typed, gguf, string, tensor, write
 

@@ -25,8 +25,9 @@ from autotuned.core.chat import (
     ToolChoiceMode,
     ToolResultPart,
 )
-from autotuned.core.errors import Unsupported
+from autotuned.core.errors import FieldInvalid, Unsupported
 from autotuned.engines.llamacpp.body import count_call, generation_call
+from autotuned.engines.llamacpp.response_format import enforced_format
 
 QUESTION = Message(Role.USER, (TextPart("Hello!"),))
 STREAMED = {"stream": True, "return_progress": True, "cache_prompt": True}
@@ -165,15 +166,54 @@ def test_without_tools_there_is_no_choice():
     ("wanted", "sent"),
     [
         (ResponseFormat(), None),
-        (ResponseFormat(ResponseFormatKind.JSON_OBJECT), {"type": "json_object"}),
+        (
+            ResponseFormat(ResponseFormatKind.JSON_OBJECT),
+            {"type": "json_object", "schema": {"type": "object"}},
+        ),
         (
             ResponseFormat(ResponseFormatKind.JSON_SCHEMA, '{"type":"object"}'),
-            {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
+            {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}},
         ),
     ],
 )
 def test_a_response_format(wanted, sent):
     assert body_of(request(response_format=wanted)).get("response_format") == sent
+
+
+@pytest.mark.parametrize(
+    ("schema", "sentence"),
+    [
+        ('{"properties": {"a": {"$ref": "https://example.com/s.json"}}}', "copy it in"),
+        ('{"anyOf": [{"type": "null"}, {"enum": []}]}', "empty enum"),
+        ('{"enum": []}', "empty enum"),
+    ],
+)
+def test_a_schema_that_older_builds_would_drop_is_refused(schema, sentence):
+    with pytest.raises(FieldInvalid, match=rf"response_format\.schema_json.*{sentence}"):
+        body_of(request(response_format=ResponseFormat(ResponseFormatKind.JSON_SCHEMA, schema)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"properties": {"$ref": {"type": "string"}, "enum": {"enum": [1]}}}',
+        '{"default": {"enum": []}, "examples": [{"$ref": "x"}]}',
+        '{"$defs": {"a": {"type": "null"}}, "$ref": "#/$defs/a"}',
+        '{"enum": [[], {"$ref": "x"}]}',
+        "{" * 5,
+        '{"not": ' * 5000 + "1" + "}" * 5000,
+    ],
+    ids=["names", "values", "own", "in an enum", "no JSON", "deep"],
+)
+def test_other_schemas_are_for_the_engine_to_judge(schema):
+    sent = enforced_format(ResponseFormat(ResponseFormatKind.JSON_SCHEMA, schema))["response_format"]
+    assert bytes(sent["json_schema"]["schema"]) == schema.encode()
+
+
+def test_an_answer_that_was_begun_goes_on_and_is_not_repeated():
+    begun = body_of(request(QUESTION, Message(Role.ASSISTANT, (TextPart("Hel"),))))
+    assert (begun["continue_final_message"], begun["add_generation_prompt"]) == (True, False)
+    assert "continue_final_message" not in body_of(request(QUESTION))
 
 
 @pytest.mark.parametrize(("count", "sent"), [(None, None), (0, 1), (1, 1), (20, 20)])

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from autotuned.engines.llamacpp.connection import fetch
+from autotuned.engines.endpoint import Endpoint
+from autotuned.engines.http import fetch
 from tests.engines.shapes import SHAPE
 from tests.suites.engine_case import EngineCase
 from tests.suites.engine_suite import EngineSuite
@@ -12,7 +13,7 @@ from tests.suites.engine_suite import EngineSuite
 
 async def busy_slots(model):
     """Slots that the worker itself says are at work."""
-    _, body = await fetch(str(model._worker.socket_path), "GET", "/slots", silence_seconds=10.0)
+    _, body = await fetch(Endpoint.unix(model._worker.socket_path), "GET", "/slots", silence_seconds=10.0)
     return sum(slot["is_processing"] for slot in json.loads(body))
 
 

@@ -13,7 +13,7 @@ from autotuned.core.chat import (
     TextPart,
 )
 from autotuned.core.errors import Unsupported
-from autotuned.engines.llamacpp.continuation import with_reply_so_far
+from autotuned.engines.continuation import with_reply_so_far
 from tests.suites.engine_case import ask, assistant, user
 
 

@@ -175,6 +175,12 @@ def test_a_file_that_was_replaced_at_once_is_read_again(scan, folder, reads):
     assert scan()["one"].facts.layers_count == 3
 
 
+@pytest.mark.parametrize("name", ["x-00001-of-00000", "x-00000-of-00000"])
+def test_a_name_that_only_looks_split_is_a_name(scan, folder, name):
+    write(folder / f"{name}.gguf", LLAMA)
+    assert list(scan()) == ["pocket", name]
+
+
 async def test_one_scan_serves_all_who_ask_at_the_same_time(make_engine, reads):
     import asyncio
 

@@ -5,7 +5,7 @@ import pytest
 from autotuned.core.errors import ModelInvalid
 from autotuned.core.model import LayerGroup
 from autotuned.engines.gguf import read_header
-from autotuned.engines.llamacpp.facts import model_facts
+from autotuned.engines.gguf_facts.facts import model_facts
 from tests import examples
 from tests.engines.gguf_files import write
 

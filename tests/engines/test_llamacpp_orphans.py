@@ -118,8 +118,8 @@ async def test_kill_9_of_the_guard_ends_the_worker(engine, pocket, paths):
 
 
 async def test_a_stopped_guard_does_not_keep_an_unload_waiting(engine, pocket, monkeypatch):
-    monkeypatch.setattr("autotuned.engines.llamacpp.process.TERMINATE_SECONDS", 0.1)
-    monkeypatch.setattr("autotuned.engines.llamacpp.process.KILL_SECONDS", 0.1)
+    monkeypatch.setattr("autotuned.engines.process.TERMINATE_SECONDS", 0.1)
+    monkeypatch.setattr("autotuned.engines.process.KILL_SECONDS", 0.1)
     model = await engine.load(pocket, SHAPE, lambda _: None)
     os.kill(psutil.Process(model.process_id).ppid(), signal.SIGSTOP)
     await asyncio.wait_for(model.unload(), 10)

@@ -3,7 +3,7 @@
 import pytest
 
 from autotuned.engines.gguf import read_header
-from autotuned.engines.llamacpp.facts import model_facts
+from autotuned.engines.gguf_facts.facts import model_facts
 from tests.engines.random_models import write_model
 
 

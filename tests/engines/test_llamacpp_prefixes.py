@@ -7,7 +7,7 @@ import pytest
 from autotuned.core.errors import StorageFull
 from autotuned.core.plan import KvCacheType
 from autotuned.core.prefix import WrittenPrefix
-from autotuned.engines.llamacpp.prefix_file import PrefixFiles
+from autotuned.engines.prefix_file import PrefixFiles
 from tests.engines.shapes import shape
 
 FULL_DISK = textwrap.dedent("""

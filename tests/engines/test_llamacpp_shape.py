@@ -9,15 +9,16 @@ from autotuned.core.errors import ModelLoadFailed
 from autotuned.core.model import LayerGroup, LoadPhase, ModelEntry
 from autotuned.core.plan import CONTEXT_CHECKPOINTS_COUNT, KvCacheType
 from autotuned.engines.gguf import read_header
+from autotuned.engines.gguf_facts.facts import model_facts
 from autotuned.engines.llamacpp.discovery import POCKET
-from autotuned.engines.llamacpp.facts import model_facts
-from autotuned.engines.llamacpp.log import KEPT_LINES, LONGEST_LINE, WorkerLog
+from autotuned.engines.llamacpp.log import WorkerLog
 from autotuned.engines.llamacpp.shape import (
     WEIGHTS_BYTES_PER_THREAD,
     applied_shape,
     default_threads,
     worker_settings,
 )
+from autotuned.engines.output import KEPT_LINES, LONGEST_LINE
 from tests.engines.shapes import shape
 
 REPORT = {
@@ -195,9 +196,9 @@ def test_the_phases_of_a_load_are_in_its_lines():
         log.add(line)
         seen.append(log.phase)
     assert seen == [LoadPhase.STARTING, LoadPhase.READING_WEIGHTS, LoadPhase.ALLOCATING, LoadPhase.ALLOCATING]
-    assert not log.is_listening
+    assert not log.is_serving
     log.add("0.00.015.630 I srv          init: listening on unix://x.sock")
-    assert log.is_listening
+    assert log.is_serving
 
 
 def test_what_was_applied_is_in_its_lines():

@@ -12,8 +12,9 @@ import pytest
 
 from autotuned.core.errors import EngineUnreachable
 from autotuned.core.plan import KvCacheType
-from autotuned.engines.llamacpp.connection import fetch
-from autotuned.engines.llamacpp.guard import WORKER_OOM_SCORE
+from autotuned.engines.endpoint import Endpoint
+from autotuned.engines.guard import WORKER_OOM_SCORE
+from autotuned.engines.http import fetch
 from tests.engines.shapes import SHAPE, shape
 from tests.suites.engine_case import TALK, answer, ask, text_of
 
@@ -21,7 +22,7 @@ Q8_0 = KvCacheType.Q8_0
 
 
 async def get(model, target):
-    status, body = await fetch(str(model._worker.socket_path), "GET", target, silence_seconds=10.0)
+    status, body = await fetch(Endpoint.unix(model._worker.socket_path), "GET", target, silence_seconds=10.0)
     return status, json.loads(body)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from autotuned.engines.endpoint import Endpoint
 from autotuned.engines.gguf import read_header
+from autotuned.engines.gguf_facts.facts import model_facts
 from autotuned.engines.llamacpp.discovery import POCKET
-from autotuned.engines.llamacpp.facts import model_facts
 from autotuned.engines.ollama.catalog import Catalog
 from autotuned.engines.ollama.client import Details, Show, Tensor
 from autotuned.engines.ollama.facts import blob_path, can_answer, facts_of_file, stop_sequences

@@ -9,7 +9,7 @@ import pytest
 
 from autotuned.core.plan import CONTEXT_CHECKPOINTS_COUNT, KvCacheType, LoadShape
 from autotuned.engines.gguf import read_header
-from autotuned.engines.llamacpp.facts import model_facts
+from autotuned.engines.gguf_facts.facts import model_facts
 from autotuned.policy.kv import checkpoint_bytes
 from tests.engines.random_models import write_model
 

@@ -6,7 +6,7 @@ import pytest
 
 from autotuned.core.plan import KvCacheType, LoadShape
 from autotuned.engines.gguf import read_header
-from autotuned.engines.llamacpp.facts import model_facts
+from autotuned.engines.gguf_facts.facts import model_facts
 from autotuned.policy.kv import has_latent_attention, kv_cache_bytes, layer_cells, recurrent_bytes
 from tests.engines.allocations import allocations
 from tests.engines.random_models import write_model

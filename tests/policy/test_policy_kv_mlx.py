@@ -6,16 +6,16 @@ import pytest
 
 pytest.importorskip("mlx_lm", reason="mlx-lm is not installed")
 
-import mlx.core as mx  # noqa: E402 - after the look for MLX
-from mlx_lm.models.cache import make_prompt_cache  # noqa: E402 - the same
+import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache
 
-from autotuned.core.model import CacheLayout  # noqa: E402 - the same
-from autotuned.core.plan import KvCacheType  # noqa: E402 - the same
-from autotuned.engines.mlx.facts import model_facts  # noqa: E402 - the same
-from autotuned.engines.mlx.inside.cache_bytes import full_bytes  # noqa: E402 - the same
-from autotuned.policy.kv import checkpoint_bytes, kv_cache_bytes, recurrent_bytes, state_bytes  # noqa: E402 - the same
-from tests.engines.mlx_models import CONFIGURATIONS, write_model  # noqa: E402 - the same
-from tests.engines.shapes import shape  # noqa: E402 - the same
+from autotuned.core.model import CacheLayout
+from autotuned.core.plan import KvCacheType
+from autotuned.engines.mlx.facts import model_facts
+from autotuned.engines.mlx.inside.cache_bytes import full_bytes
+from autotuned.policy.kv import checkpoint_bytes, kv_cache_bytes, recurrent_bytes, state_bytes
+from tests.engines.mlx_models import CONFIGURATIONS, write_model
+from tests.engines.shapes import shape
 
 F16, Q8_0 = KvCacheType.F16, KvCacheType.Q8_0
 CONTEXT, BATCH = 512, 128

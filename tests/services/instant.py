@@ -79,6 +79,9 @@ class InstantModel:
         if not self.is_gone:
             self.gone.set_result("it was unloaded")
 
+    async def release(self):
+        await self.unload()
+
     async def wait_gone(self):
         return await asyncio.shield(self.gone)
 

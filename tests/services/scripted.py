@@ -63,6 +63,9 @@ class ScriptedModel:
         if self.alive:
             self.gone.set_result("unloaded")
 
+    async def release(self):
+        await self.unload()
+
     async def wait_gone(self):
         return await asyncio.shield(self.gone)
 
@@ -248,6 +251,7 @@ class World:
         for each in entries:
             planner = LocalPlanner(
                 model_id=each.id,
+                learned_as=each.learned_as,
                 facts=each.facts,
                 defaults=defaults,
                 learning=self.learning,

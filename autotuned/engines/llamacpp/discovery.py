@@ -27,7 +27,7 @@ from pathlib import Path
 from autotuned.core.errors import ModelInvalid
 from autotuned.core.model import ModelEntry, ModelFacts
 from autotuned.engines.gguf import GgufHeader, read_header
-from autotuned.engines.llamacpp.facts import model_facts
+from autotuned.engines.gguf_facts.facts import model_facts
 from autotuned.engines.stores import huggingface, lmstudio
 from autotuned.engines.stores.files import Notes, StoredFile
 from autotuned.engines.stores.folders import NO_STORES, StoreFolders

@@ -61,6 +61,11 @@ class Buffers:
         )
 
 
+def _is_host(device: str) -> bool:
+    """Whether a buffer lies in the machine's own memory: a CPU's, or one that a GPU reads there."""
+    return device.startswith(_HOST) or device.endswith("_Host")
+
+
 def _process_bytes(sizes: Mapping[tuple[str, str], int], process_id: int) -> int:
     """Memory of a process that has computed nothing yet, without its buffers; 0 where it is gone.
 
@@ -72,7 +77,7 @@ def _process_bytes(sizes: Mapping[tuple[str, str], int], process_id: int) -> int
         memory = psutil.Process(process_id).memory_info()
     except (psutil.Error, ValueError):
         return 0
-    host = {key: size for key, size in sizes.items() if key[0].startswith(_HOST)}
+    host = {key: size for key, size in sizes.items() if _is_host(key[0])}
     mapped = sum(size for (device, _), size in host.items() if device == _MAPPED)
     private = sum(
         size for (device, kind), size in host.items() if device != _MAPPED and kind not in _COMPUTATION

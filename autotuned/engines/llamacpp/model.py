@@ -21,6 +21,7 @@ from autotuned.core.memory import Footprint
 from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import WrittenPrefix
 from autotuned.engines.chat_events import ChatReader, problem_in
+from autotuned.engines.continuation import with_reply_so_far
 from autotuned.engines.llamacpp.body import (
     SLOTS_CALL,
     Call,
@@ -30,14 +31,13 @@ from autotuned.engines.llamacpp.body import (
     restore_call,
     save_call,
 )
-from autotuned.engines.continuation import with_reply_so_far
 from autotuned.engines.llamacpp.events import PromptReader
 from autotuned.engines.llamacpp.log import WorkerLog
-from autotuned.engines.prefix_file import PrefixFiles
 from autotuned.engines.llamacpp.prompts import Prompts
 from autotuned.engines.llamacpp.refusals import quoted
 from autotuned.engines.llamacpp.requests import OK, WorkerRequests
 from autotuned.engines.llamacpp.slots import Slot, Slots
+from autotuned.engines.prefix_file import PrefixFiles
 from autotuned.engines.process import WorkerProcess
 
 # How often a slot is looked at whose last request was given up; the engine ends it after its batch.
@@ -211,6 +211,10 @@ class LlamacppModel:
     async def unload(self) -> None:
         """Ends the worker and returns when it is gone. Safe to call twice."""
         await self._worker.end("it was unloaded")
+
+    async def release(self) -> None:
+        """Nobody else uses it: it ends."""
+        await self.unload()
 
     async def wait_gone(self) -> str:
         """Returns why the worker ended, once it has."""

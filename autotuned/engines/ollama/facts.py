@@ -18,8 +18,8 @@ from typing import Any
 from autotuned.core.errors import ModelInvalid
 from autotuned.core.model import ModelFacts
 from autotuned.engines.gguf import KEPT_ELEMENTS, GgufHeader, Value, read_header
+from autotuned.engines.gguf_facts.facts import model_facts
 from autotuned.engines.gguf_types import TENSOR_TYPES
-from autotuned.engines.llamacpp.facts import model_facts
 from autotuned.engines.ollama.client import Show, Tensor
 
 COMPLETION = "completion"

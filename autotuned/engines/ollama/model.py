@@ -140,6 +140,10 @@ class OllamaModel:
             self._leaving = asyncio.create_task(self._unload(), name=f"unload {self._incarnation_id}")
         await asyncio.shield(self._leaving)
 
+    async def release(self) -> None:
+        """Nobody else uses it: it ends."""
+        await self.unload()
+
     async def wait_gone(self) -> str:
         """Returns why it is gone, once it is."""
         return await asyncio.shield(self._gone)

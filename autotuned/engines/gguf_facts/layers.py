@@ -11,15 +11,15 @@ from collections import Counter
 from dataclasses import dataclass
 
 from autotuned.core.model import LayerGroup
-from autotuned.engines.llamacpp.metadata import MAX_LAYERS, Metadata
-from autotuned.engines.llamacpp.recurrent import (
+from autotuned.engines.gguf_facts.metadata import MAX_LAYERS, Metadata
+from autotuned.engines.gguf_facts.recurrent import (
     attends_behind_trunk,
     has_both,
     recurrent_elements,
     recurrent_layers,
     without_state,
 )
-from autotuned.engines.llamacpp.windows import window_tokens
+from autotuned.engines.gguf_facts.windows import window_tokens
 
 MAX_LOOPS = 64
 # Elements that one token, or one sequence, may add over all layers: the largest models have 2^19.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from autotuned.core.model import ModelFacts
 from autotuned.engines.gguf import GgufHeader
-from autotuned.engines.llamacpp.layers import layer_groups
-from autotuned.engines.llamacpp.metadata import MAX_CONTEXT, Metadata
+from autotuned.engines.gguf_facts.layers import layer_groups
+from autotuned.engines.gguf_facts.metadata import MAX_CONTEXT, Metadata
 
 _TOKENS = "tokenizer.ggml.tokens"
 _MENTIONS_TOOLS = re.compile(r"\btools\b")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotuned.engines.llamacpp.metadata import MAX_CONTEXT, Metadata
+from autotuned.engines.gguf_facts.metadata import MAX_CONTEXT, Metadata
 
 _WINDOW = "attention.sliding_window"
 _PATTERN = "attention.sliding_window_pattern"

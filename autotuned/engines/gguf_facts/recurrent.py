@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autotuned.engines.llamacpp.metadata import Metadata
+from autotuned.engines.gguf_facts.metadata import Metadata
 
 # The layers with this state are those without KV heads.
 _BY_HEADS = {"bailingmoe3", "granitehybrid", "jamba", "kimi-k3", "kimi-linear", "lfm2", "lfm2moe", "plamo2"}
