@@ -24,7 +24,9 @@ def refusal(request: GenerationRequest, capabilities: Capabilities, facts: Model
         problem = "" if capabilities.raw_prompt else "raw prompts are not supported; send a chat"
     else:
         problem = chat_refusal(request.input, capabilities)
-    return problem or _answer_refusal(request, capabilities) or _reasoning_refusal(request, facts)
+    return (
+        problem or _answer_refusal(request, capabilities) or _reasoning_refusal(request, capabilities, facts)
+    )
 
 
 def chat_refusal(chat: ChatInput, capabilities: Capabilities) -> str:
@@ -52,11 +54,18 @@ def _answer_refusal(request: GenerationRequest, capabilities: Capabilities) -> s
     return ""
 
 
-def _reasoning_refusal(request: GenerationRequest, facts: ModelFacts) -> str:
-    """An effort that no template reads would change nothing; a raw prompt meets no template."""
+def _reasoning_refusal(request: GenerationRequest, capabilities: Capabilities, facts: ModelFacts) -> str:
+    """An effort that no template reads would change nothing; a raw prompt meets no template.
+
+    What a model elsewhere can do is for its server to say.
+    """
     if request.reasoning_effort in {None, ReasoningEffort.NONE} or isinstance(request.input, RawPrompt):
         return ""
-    return "" if facts.thinks else "this model does not reason; leave the reasoning effort out"
+    return (
+        ""
+        if facts.thinks or not capabilities.is_local
+        else "this model does not reason; leave the reasoning effort out"
+    )
 
 
 _SAMPLING = tuple(field.name for field in fields(Sampling))

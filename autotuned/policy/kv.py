@@ -1,8 +1,9 @@
 """How many bytes the state of a model takes, from its architecture: KV cache, recurrent state, checkpoints.
 
-``footprint`` and ``reasons`` use it. The arithmetic here is llama.cpp's, ``kv_mlx`` has that of MLX.
-A stream of cells for each slot, or one for all of them when the cache is unified; a cell holds one key and one value vector of each layer
-and KV head; a layer with a window has only as many cells as the window and one micro-batch need.
+``footprint`` and ``reasons`` use it. The arithmetic here is llama.cpp's, ``kv_mlx`` has that of MLX: a
+stream of cells for each slot, or one for all of them when the cache is unified; a cell holds one key
+and one value vector of each layer and KV head; a layer with a window has only as many cells as the
+window and one micro-batch need.
 Invariant: integers throughout; what this says is what the engine allocates, to the byte.
 """
 

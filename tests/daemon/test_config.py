@@ -189,6 +189,24 @@ def test_a_mistake_in_a_flag_is_named(load):
     assert "write [queue]" in refusal(load, flags={"queue": "3"})
 
 
+def test_servers_are_read_from_every_source(load):
+    entries = ("lab=http://127.0.0.1:8000/v1 slots=2", "hf=https://router.example.org/v1 token=env:HF_TOKEN")
+    text = "[openai]\nupstreams = [\n" + "".join(f'  "{entry}",\n' for entry in entries) + "]\n"
+    assert load(text).openai.upstreams == entries
+    assert load(AUTOTUNE_OPENAI_UPSTREAMS=" ; ".join(entries)).openai.upstreams == entries
+    assert load(flags={"openai.upstreams": ";".join(entries)}).openai.upstreams == entries
+
+
+def test_a_mistake_in_a_server_is_named(load, file: Path):
+    sentence = refusal(load, '\n[openai]\nupstreams = ["lab=http://x", "mlx=http://y"]')
+    assert sentence.startswith(f"{file} line 3: openai.upstreams: ")
+    assert 'cannot be called "mlx"' in sentence
+    sentence = refusal(load, AUTOTUNE_OPENAI_UPSTREAMS="lab=http://x token=s3cret")
+    assert sentence.startswith("environment variable AUTOTUNE_OPENAI_UPSTREAMS: openai.upstreams: the token")
+    assert "s3cret" not in sentence
+    assert refusal(load, flags={"openai.upstreams": "lab"}).startswith("--set openai.upstreams: ")
+
+
 def test_a_wrong_value_is_refused_even_where_a_stronger_source_overrides_it(load):
     assert "line 2" in refusal(load, "[queue]\nmax_waiting = -1", {"queue.max_waiting": "1"})
 

@@ -60,6 +60,7 @@ def test_an_effort_that_no_template_reads_is_refused():
     assert refusal(effort, EVERYTHING, POCKET) == "this model does not reason; leave the reasoning effort out"
     assert refusal(replace(effort, reasoning_effort=ReasoningEffort.NONE), EVERYTHING, POCKET) == ""
     assert refusal(replace(effort, input=RawPrompt("Once")), EVERYTHING, POCKET) == ""
+    assert refusal(effort, replace(EVERYTHING, is_local=False), POCKET) == ""
 
 
 @pytest.mark.parametrize("mode", list(ToolChoiceMode))

@@ -72,6 +72,8 @@ class EngineFootprint(OneModel):
 
     @pytest.mark.parametrize("memory_mapped", [True, False])
     async def test_the_parts_make_up_the_memory_of_the_process(self, case, memory_mapped):
+        if memory_mapped is not case.shape.memory_mapped:
+            needs_knobs(case, "memory_mapped")
         model = await case.load(memory_mapped=memory_mapped)
         footprint, process_id = model.footprint, model.process_id
         resident_bytes = psutil.Process(process_id).memory_info().rss if process_id else 0
