@@ -78,9 +78,10 @@ def render(
 def _on_engine(client: Client, listing: ModelList, engine: str) -> ModelList:
     """The models of one engine, as it would run them."""
     models = [
-        model if model.engine == engine else client.get_model(model.id, engine)
+        model if model.engine == engine else client.get_model(place.id, engine)
         for model in listing.models
-        if engine in {model.engine, *(place.engine for place in model.places)}
+        for place in model.places
+        if place.engine == engine
     ]
     return ModelList(models, listing.default_model)
 

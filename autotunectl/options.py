@@ -12,12 +12,17 @@ from autotunectl.session import Session
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class _WholeNumber(click.IntRange):
-    name = "integer"  # as click calls a number without a range: this one is the machine's, not ours
+class _WholeNumber(click.types.IntParamType):
+    """What fits into a message; the daemon knows which of them make sense, so help tells no range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number = int(super().convert(value, param, ctx))
+        if not -(1 << 63) <= number < 1 << 63:
+            self.fail(f"{number} is too large.", param, ctx)
+        return number
 
 
-# What fits into a message; the daemon knows which of them make sense.
-WHOLE_NUMBER = _WholeNumber(-(1 << 63), (1 << 63) - 1)
+WHOLE_NUMBER = _WholeNumber()
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 

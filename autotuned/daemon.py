@@ -18,26 +18,36 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 from autotune.address import socket_path
 
 from autotuned import __version__
+from autotuned.core.engine import EngineState
 from autotuned.core.memory import SwapPolicy
 from autotuned.core.ports import Clock, Engine, Machine
 from autotuned.core.settings import Settings
 from autotuned.engines.llamacpp.engine import LlamacppEngine
+from autotuned.engines.lmstudio.engine import LmstudioEngine
+from autotuned.engines.mlx.engine import MlxEngine
+from autotuned.engines.ollama.engine import OllamaEngine
+from autotuned.engines.stores.folders import store_folders
+from autotuned.hardware.heap import trim_heap
 from autotuned.hardware.probe import PsutilMachine
 from autotuned.jobs import Job, Jobs
 from autotuned.log import fields
 from autotuned.notify import notify
 from autotuned.policy.situation import ShapeDefaults
 from autotuned.rpc.daemon import DaemonFacts, DaemonServicer
+from autotuned.rpc.engines import EngineServicer
 from autotuned.rpc.inference import InferenceServicer
 from autotuned.rpc.models import ModelServicer
 from autotuned.rpc.server import RpcServer
 from autotuned.rpc.system import SystemServicer
 from autotuned.runtime import InstanceLock, prepare_runtime_folder
+from autotuned.services.catalogue import Catalogue
+from autotuned.services.engines import Engines
 from autotuned.services.inference import Inference
 from autotuned.services.learning import Learning
 from autotuned.services.models import Models
@@ -60,6 +70,8 @@ PRUNE_EVERY_SECONDS = 3600.0
 RELIEVE_EVERY_SECONDS = 2.0
 CHECKPOINT_EVERY_SECONDS = 2.0
 EXPIRE_EVERY_SECONDS = 600.0
+# How soon a server that was started, or that died, is noticed when nobody asks.
+REFRESH_EVERY_SECONDS = 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -86,11 +98,30 @@ class Parts:
 
 
 def real_engines(settings: Settings, clock: Clock) -> Sequence[Engine]:
-    """The engines of a daemon in use."""
+    """The engines of a daemon in use, in the order in which they are taken where nothing else decides."""
+    stores = store_folders(settings.stores, os.environ, Path.home())
+    others: Sequence[Engine] = ()
+    if settings.openai.upstreams:
+        from autotuned.engines.openai.engine import openai_engines  # noqa: PLC0415 - few have any, all pay
+
+        others = openai_engines(settings.openai, environment=os.environ, clock=clock)
     return (
         LlamacppEngine(
-            paths=settings.paths, settings=settings.llamacpp, files=settings.models.files, clock=clock
+            paths=settings.paths,
+            settings=settings.llamacpp,
+            files=settings.models.files,
+            stores=stores,
+            clock=clock,
         ),
+        MlxEngine(paths=settings.paths, settings=settings.mlx, stores=stores, clock=clock),
+        OllamaEngine(settings=settings.ollama, clock=clock),
+        LmstudioEngine(
+            settings=settings.lmstudio,
+            clock=clock,
+            keep_alive_seconds=settings.models.keep_alive_seconds,
+            models_folder=stores.lmstudio,
+        ),
+        *others,
     )
 
 
@@ -137,7 +168,7 @@ async def run(
 class _Services:
     """What serves, without the wire."""
 
-    engines: tuple[Engine, ...]
+    engines: Engines
     request_log: SqliteRequestLog
     learning_store: SqliteLearningStore
     prefixes: Prefixes
@@ -166,9 +197,8 @@ async def _open_services(settings: Settings, parts: Parts, stack: AsyncExitStack
     clock = parts.clock
     database = await stack.enter_async_context(Database(settings.paths.data / "autotune.db"))
     request_log, learning_store = SqliteRequestLog(database), SqliteLearningStore(database)
-    prefixes = Prefixes(
-        store=FilePrefixStore(database, settings.paths.prefixes), settings=settings.prefixes, clock=clock
-    )
+    prefix_store = FilePrefixStore(database, settings.paths.prefixes)
+    prefixes = Prefixes(store=prefix_store, settings=settings.prefixes, clock=clock)
     stack.push_async_callback(prefixes.close)  # last: checksums of large files may take their time
     await prefixes.open()
     learning = Learning(store=learning_store)
@@ -182,8 +212,9 @@ async def _open_services(settings: Settings, parts: Parts, stack: AsyncExitStack
     engines = tuple(parts.engines(settings, clock))
     for engine in engines:
         stack.push_async_callback(engine.close)
+    catalogue = Catalogue(engines)
     models = Models(
-        engines=engines,
+        catalogue=catalogue,
         settings=settings.models,
         defaults=_shape_defaults(settings),
         swap_policy=SwapPolicy(settings.memory.swap),
@@ -192,10 +223,10 @@ async def _open_services(settings: Settings, parts: Parts, stack: AsyncExitStack
         learning=learning,
         keeper=prefixes,
         clock=clock,
+        prefer=settings.engines.prefer,
     )
     inference = Inference(
         models=models,
-        slots_count=settings.llamacpp.slots,
         model_settings=settings.models,
         queue_settings=settings.queue,
         request_log=request_log,
@@ -205,7 +236,7 @@ async def _open_services(settings: Settings, parts: Parts, stack: AsyncExitStack
         clock=clock,
     )
     return _Services(
-        engines=engines,
+        engines=Engines(catalogue=catalogue, models=models, residency=residency, store=prefix_store),
         request_log=request_log,
         learning_store=learning_store,
         prefixes=prefixes,
@@ -236,18 +267,29 @@ async def _build(settings: Settings, parts: Parts, stop: asyncio.Event, stack: A
             runtime_directory=str(settings.paths.runtime),
             log_file=str(settings.daemon.log_file or ""),
             drain_seconds=settings.daemon.drain_seconds,
-            engines=services.engines,
+            engines=tuple(engine for engine in services.models.engines if _is_ready(engine)),
         )
 
     models, inference, system = services.models, services.inference, services.system
     server = RpcServer(
         inference=InferenceServicer(inference=inference, models=models),
-        models=ModelServicer(models=models, inference=inference, prefixes=services.prefixes, system=system),
+        models=ModelServicer(
+            models=models,
+            inference=inference,
+            prefixes=services.prefixes,
+            system=system,
+            engines=services.engines,
+        ),
+        engines=EngineServicer(engines=services.engines),
         system=SystemServicer(system=system),
         daemon=DaemonServicer(facts=facts, stop=stop.set),
     )
     daemon = _Daemon(server=server, services=services)
     return daemon
+
+
+def _is_ready(engine: Engine) -> bool:
+    return engine.status().state is EngineState.READY
 
 
 def _shape_defaults(settings: Settings) -> ShapeDefaults:
@@ -273,6 +315,7 @@ def _jobs(services: _Services, clock: Clock) -> Sequence[Job]:
         Job("prune-records", PRUNE_EVERY_SECONDS, prune),
         Job("relieve-memory", RELIEVE_EVERY_SECONDS, services.residency.relieve),
         Job("checkpoint-prefixes", CHECKPOINT_EVERY_SECONDS, services.prefixes.checkpoint),
+        Job("refresh-engines", REFRESH_EVERY_SECONDS, services.engines.refresh, at_once=True),
         Job("expire-prefixes", EXPIRE_EVERY_SECONDS, services.prefixes.expire),
     )
 
@@ -317,6 +360,10 @@ def _handle_signals(stop: asyncio.Event, stack: AsyncExitStack) -> None:
 
 
 def _settle_memory() -> None:
-    """What start-up made stays: the collector need not look at it again, which shortens its pauses."""
+    """What start-up made stays, and what it freed goes back.
+
+    The collector need not look at what stays again, which shortens its pauses.
+    """
     gc.collect()
     gc.freeze()
+    trim_heap()

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 def choose(client: Client, name: str, engine: str = "") -> tuple[str, str]:
     """Id and engine for a name that may have its engine before it; engine "" leaves the choice.
 
+    With an engine it is the id that the model has there.
+
     ``name`` "" is the default model. Raises AutotuneError.
     """
     model = client.get_model(name, engine)
     if not name and len(model.places) > 1:
         name = client.list_models().default_model  # perhaps it has its engine before it
-    return model.id, engine or _engine_in(name, model)
+    engine = engine or _engine_in(name, model)
+    own_ids = [place.id for place in model.places if place.engine == engine]
+    return (own_ids or [model.id])[0], engine
 
 
 def _engine_in(name: str, model: model_pb2.Model) -> str:

@@ -100,4 +100,5 @@ def loading_text(progress: model_pb2.LoadProgress, model: str) -> str:
     phase = _PHASES.get(phase, phase.replace("_", " "))
     elapsed = progress.elapsed_duration
     seconds = elapsed.seconds + elapsed.nanos / 1e9
-    return f"loading {model or 'the model'}… {phase}, {format_seconds(seconds)}"
+    so_far = f", {format_seconds(seconds)}" if seconds else ""
+    return f"loading {model or 'the model'}… {phase}{so_far}"

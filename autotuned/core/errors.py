@@ -53,21 +53,27 @@ class Unsupported(AutotuneError):
 class ModelNotFound(AutotuneError):
     """No model has this id. ``suggestion`` is the nearest id, or "".
 
-    ``away`` names engines that may have it and do not answer; ``advice`` is for who has no suggestion.
+    ``engine`` is the one that was asked for, ``away`` names engines that may have it and do not answer;
+    ``advice`` is for who has no suggestion.
     """
 
     reason = "MODEL_NOT_FOUND"
 
-    def __init__(self, model: str, suggestion: str, *, away: str = "", advice: str = "") -> None:
-        advice = advice or "add a .gguf file to the models folder."
-        hint = f'did you mean "{suggestion}"?' if suggestion else advice
+    def __init__(
+        self, model: str, suggestion: str, *, engine: str = "", away: str = "", advice: str = ""
+    ) -> None:
+        missing, listing = f'There is no model "{model}"', '"autotunectl ls" lists the models.'
+        if engine:
+            missing = f'The engine {engine} has no model "{model}"'
+            listing = f'"autotunectl ls --engine {engine}" lists its models.'
+        hints = [f'did you mean "{suggestion}"?' if suggestion else advice]
         if away:
-            hint += f" Models of {away} are missing, because it does not answer."
-        super().__init__(
-            f'There is no model "{model}"; {hint} "autotunectl ls" lists the models.',
-            model=model,
-            suggestion=suggestion,
-        )
+            silence = "they do not answer" if " and " in away else "it does not answer"
+            hints.append(f"Models of {away} are missing, because {silence}.")
+        elif not engine and not hints[0]:
+            hints.append("add a .gguf file to the models folder.")
+        hint = " ".join(filter(None, (*hints, listing)))
+        super().__init__(f"{missing}; {hint[:1].lower()}{hint[1:]}", model=model, suggestion=suggestion)
 
 
 class ModelInvalid(AutotuneError):

@@ -50,7 +50,9 @@ def parse_upstream(entry: str) -> Upstream:
     first, *words = entry.split() or [""]
     name, equals, url = first.partition("=")
     if not equals:
-        raise ValueError(f"an upstream is written {_FORM}, not {_shown(entry)}.")
+        # With an "@" it may be a URL that has a password in it.
+        given = f", not {_shown(entry)}" if "@" not in entry else ""
+        raise ValueError(f"an upstream is written {_FORM}{given}.")
     _check_name(name)
     _check_url(name, url)
     source, slots_count, seen = None, 0, set()
@@ -83,18 +85,18 @@ def _check_name(name: str) -> None:
 
 def _check_url(name: str, url: str) -> None:
     problem = ""
+    if "@" in url:
+        # Not shown, whatever else is wrong with it: it is a secret.
+        raise ValueError(
+            f'the URL of the upstream "{name}" has a user or a password in it; '
+            "take token=env:VARIABLE or token=file:PATH."
+        )
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         problem = "is no URL"
     else:
-        if parts.username or parts.password:
-            # Not shown: it is a secret.
-            raise ValueError(
-                f'the URL of the upstream "{name}" has a user or a password in it; '
-                "take token=env:VARIABLE or token=file:PATH."
-            )
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             problem = "is no http or https URL"
         elif parts.query or parts.fragment:

@@ -25,9 +25,12 @@ from autotuned.core.generation import (
     ToolCallDelta,
     Usage,
 )
+from autotuned.engines.answers import UNREADABLE, count, json_text, seconds
 from autotuned.engines.tool_calls import ToolCalls
 
 MILLISECONDS = 1000.0
+# A code that is a number, such as a status of HTTP, has less digits.
+LONGEST_CODE = 9
 
 _FINISH_REASONS = {
     "stop": FinishReason.STOP,
@@ -192,7 +195,7 @@ def problem_in(body: bytes, status: int) -> ProblemData:
     """The error in the body of an answer that is not a success."""
     try:
         sent = _decode_problem(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ProblemData(message=body[:500].decode(errors="replace"), code=status)
     # Some servers put the fields of an error into the body itself.
     found = sent.error or SentProblem(message=sent.message or sent.detail, type=sent.type, code=sent.code)
@@ -207,7 +210,7 @@ def problem_of(sent: SentProblem | str) -> ProblemData:
     if isinstance(sent, str):
         return ProblemData(message=sent)
     code = sent.code
-    if isinstance(code, str) and code.isdecimal():
+    if isinstance(code, str) and code.isdecimal() and len(code) <= LONGEST_CODE:
         code = int(code)
     name = code if isinstance(code, str) else ""
     return ProblemData(
@@ -223,7 +226,7 @@ def problem_of(sent: SentProblem | str) -> ProblemData:
 def _text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    return msgspec.json.encode(value).decode()
+    return json_text(value)
 
 
 class ChatReader:
@@ -250,7 +253,7 @@ class ChatReader:
             return self._done() if self._awaits_done else []
         try:
             chunk = _decode_chat(data)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise UnreadableStream(str(error)) from error
         if chunk.error is not None:
             raise EngineProblem(problem_of(chunk.error))
@@ -304,7 +307,7 @@ class ChatReader:
         function = call.function or _Function()
         name, arguments = function.name or "", function.arguments or ""
         if isinstance(arguments, dict):
-            arguments = msgspec.json.encode(arguments).decode()
+            arguments = json_text(arguments)
         number, is_new = self._calls.place(call.index, call.id or "", name)
         if is_new:
             # Every call has an id, so that its result can be told from others.
@@ -339,10 +342,17 @@ def usage_of(usage: UsageJson | None, timings: Timings | None = None) -> Usage:
     if usage is None:
         if timings is None:
             return Usage(0, 0, 0)
-        return Usage(timings.cache_n + timings.prompt_n, timings.cache_n, timings.predicted_n)
+        return sound_usage(timings.cache_n + timings.prompt_n, timings.cache_n, timings.predicted_n)
     details = usage.prompt_tokens_details
-    cached_tokens = details.cached_tokens if details else None
-    return Usage(usage.prompt_tokens or 0, cached_tokens or 0, usage.completion_tokens or 0)
+    return sound_usage(
+        usage.prompt_tokens, details.cached_tokens if details else None, usage.completion_tokens
+    )
+
+
+def sound_usage(prompt: int | None, cached: int | None, reply: int | None) -> Usage:
+    """The counts; no more is cached than was sent."""
+    prompt_tokens = count(prompt)
+    return Usage(prompt_tokens, min(count(cached), prompt_tokens), count(reply))
 
 
 def finished_of(reason: FinishReason, usage: Usage, timings: Timings | None) -> EngineFinished:
@@ -350,7 +360,10 @@ def finished_of(reason: FinishReason, usage: Usage, timings: Timings | None) -> 
     if timings is None:
         return EngineFinished(reason, usage, 0.0, 0.0)
     return EngineFinished(
-        reason, usage, timings.prompt_ms / MILLISECONDS, timings.predicted_ms / MILLISECONDS
+        reason,
+        usage,
+        seconds(timings.prompt_ms / MILLISECONDS),
+        seconds(timings.predicted_ms / MILLISECONDS),
     )
 
 

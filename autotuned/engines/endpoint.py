@@ -6,6 +6,9 @@ that is logged or shown.
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 import ssl
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+# How asyncio writes several failures as one: an address of the host each.
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
 
 
 class EndpointInvalid(ValueError):
@@ -41,15 +46,18 @@ class Endpoint:
     @classmethod
     def of_url(cls, url: str, bearer_token: str = "") -> Endpoint:
         """The server of an http or https URL. Raises ``EndpointInvalid``."""
+        if "@" in url:
+            # Not shown, whatever else is wrong with it.
+            raise EndpointInvalid("a URL with a user or a password in it would show up in logs")
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
-            port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+            port = DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
         except ValueError as error:
-            raise EndpointInvalid(f'"{url}" is no URL: {error}') from error
-        if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+            raise EndpointInvalid(f'"{url}" is no URL with a host and a port') from error
+        if parts.scheme not in DEFAULT_PORTS or not parts.hostname or not port:
             raise EndpointInvalid(f'"{url}" is no http or https URL')
-        if parts.username or parts.password:
-            raise EndpointInvalid("a URL with a password in it would show up in logs")
+        if parts.query or parts.fragment:
+            raise EndpointInvalid(f'"{url.partition("?")[0]}" has more behind it, which is never sent')
         if any(character <= " " or character >= "\x7f" for character in url + bearer_token):
             raise EndpointInvalid(f'"{url}" or its token has characters that no header may have')
         return cls(
@@ -85,3 +93,21 @@ class Endpoint:
     def at(self, base_path: str) -> Endpoint:
         """The same server with another base path."""
         return replace(self, base_path=base_path)
+
+
+def connection_problem(error: OSError) -> str:
+    """Why there is no connection, as a clause: what asyncio says names its own calls and addresses."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (
+            "it does not speak TLS there"
+            if error.reason == "WRONG_VERSION_NUMBER"
+            else f"TLS failed: {error}"
+        )
+    if isinstance(error, socket.gaierror):
+        return "its host is not known"
+    number = error.errno
+    if number is None and (found := _NUMBER.search(str(error))):
+        number = int(found[1])
+    return os.strerror(number).lower() if number else str(error)

@@ -3,7 +3,8 @@
 Every engine that is a server uses it, on a Unix socket or on TCP. A connection is not used twice: a
 server closes idle ones at times of its own, and closing is also how a request is cancelled. Where a
 handshake is dear, a ``ConnectionPool`` keeps those whose answer came to its end.
-Invariant: whatever happens, ``close`` leaves no descriptor, timer or task behind.
+Invariants: whatever happens, ``close`` leaves no descriptor, timer or task behind; however much a server
+sends, what is kept of it is bounded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Self, cast
 
 import httptools
 
-from autotuned.engines.endpoint import Endpoint
+from autotuned.engines.endpoint import Endpoint, connection_problem
 from autotuned.engines.http_pool import ConnectionPool
 
 # Bodies up to this size travel in one write with the head.
@@ -23,6 +24,11 @@ SMALL_BODY_BYTES = 64 << 10
 CONNECT_SECONDS = 5.0
 # How long the end of an answer that is of no interest any more may take, for its connection to be kept.
 LINGER_SECONDS = 1.0
+# The head of an answer, what of its body nobody has read yet, and one event or line of it have at most this:
+# the description of a large vocabulary has some ten megabytes.
+MOST_HEAD_BYTES = 256 << 10
+MOST_KEPT_BYTES = 128 << 20
+MOST_EVENT_BYTES = 32 << 20
 # What tells where a body ends.
 _LENGTHS = frozenset({"content-length", "transfer-encoding"})
 
@@ -72,6 +78,8 @@ class Exchange(asyncio.Protocol):
         self._heard_at = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
+        self._kept_bytes = 0
+        self._head_bytes = 0
         self._status = 0
         self._headers: dict[str, str] = {}
         self._complete = False
@@ -83,8 +91,12 @@ class Exchange(asyncio.Protocol):
             self._may_resend = True
             kept.set_protocol(self)
             self.connection_made(kept)
-        else:
+            return self
+        try:
             await self._open()
+        except BaseException:
+            self.close()  # it may be connected, and who waited for it cancelled
+            raise
         return self
 
     async def _open(self) -> None:
@@ -94,7 +106,7 @@ class Exchange(asyncio.Protocol):
         except TimeoutError as error:
             raise ConnectionBroken(f"no connection within {CONNECT_SECONDS:g} seconds") from error
         except OSError as error:
-            raise ConnectionBroken(error.strerror or str(error)) from error
+            raise ConnectionBroken(connection_problem(error)) from error
 
     async def _connect(self) -> None:
         to = self._endpoint
@@ -132,6 +144,7 @@ class Exchange(asyncio.Protocol):
             await self._more()
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
+        self._kept_bytes = 0
         return data
 
     async def read_all(self) -> bytes:
@@ -171,6 +184,7 @@ class Exchange(asyncio.Protocol):
             self._may_resend = False
             self._error = None
             self._parser = httptools.HttpResponseParser(self)
+            self._head_bytes = 0
             await self._open()
             return
         self._waiter = self._loop.create_future()
@@ -187,6 +201,11 @@ class Exchange(asyncio.Protocol):
         if self._error is None and not self._complete:
             self._error = error
         self._wake()
+
+    def _give_up(self, why: str) -> None:
+        """Nothing good can come from this server any more."""
+        self._fail(ConnectionBroken(why))
+        self.close()
 
     def _watch(self) -> None:
         """Looks whether the server was heard lately; one timer serves the whole answer."""
@@ -216,11 +235,18 @@ class Exchange(asyncio.Protocol):
         """Parses what came and wakes the reader once."""
         self._heard_at = self._loop.time()
         self._may_resend = False
+        if not self._status:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(ConnectionBroken(f"the answer is not HTTP: {error}"))
-            self.close()
+            self._give_up(f"the answer is not HTTP: {error}")
+            return
+        if not self._status and self._head_bytes > MOST_HEAD_BYTES:
+            self._give_up(f"the answer has a head of more than {MOST_HEAD_BYTES:,} bytes")
+            return
+        if self._kept_bytes > MOST_KEPT_BYTES:
+            self._give_up(f"the answer has a body of more than {MOST_KEPT_BYTES:,} bytes")
             return
         if self._is_released and self._complete:
             self.close()
@@ -246,6 +272,7 @@ class Exchange(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body, already without its transfer encoding."""
         self._pieces.append(body)
+        self._kept_bytes += len(body)
 
     def on_message_complete(self) -> None:
         """The answer is complete; only now does the parser know whether the connection goes on."""
@@ -271,15 +298,17 @@ class EventSplitter:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = _Rest()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of the events that are complete now, in order."""
-        whole = self._rest + data if self._rest else data
+        """The data of the events that are complete now, in order. Raises ``ConnectionBroken``."""
+        whole = self._rest.joined(data)
+        if whole is None:
+            return []
         if b"\r" in whole:
             whole = whole.replace(b"\r\n", b"\n")
         blocks = whole.split(b"\n\n")
-        self._rest = blocks.pop()
+        self._rest.keep(blocks.pop())
         return [event for block in blocks if (event := _event_data(block)) is not None]
 
 
@@ -287,17 +316,53 @@ class LineSplitter:
     """Splits a stream of lines, however it is cut into pieces; empty ones are dropped."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = _Rest()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are complete now, in order."""
-        lines = (self._rest + data if self._rest else data).split(b"\n")
-        self._rest = lines.pop()
+        """The lines that are complete now, in order. Raises ``ConnectionBroken``."""
+        whole = self._rest.joined(data)
+        if whole is None:
+            return []
+        lines = whole.split(b"\n")
+        self._rest.keep(lines.pop())
         return [line for line in lines if line.strip()]
 
     def rest(self) -> bytes:
         """What came after the last end of a line: a last line may have none."""
-        return self._rest.strip()
+        return self._rest.whole().strip()
+
+
+class _Rest:
+    """The beginning of what has not ended yet. Pieces without a line's end are joined only once."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._bytes_count = 0
+
+    def joined(self, data: bytes) -> bytes | None:
+        """All that there is now; None while no line has ended. Raises ``ConnectionBroken``."""
+        if not self._pieces:
+            return data
+        self._pieces.append(data)
+        self._bytes_count += len(data)
+        if b"\n" not in data:
+            self._check()
+            return None
+        return self.whole()
+
+    def keep(self, rest: bytes) -> None:
+        """What of it has not ended. Raises ``ConnectionBroken``."""
+        self._pieces = [rest] if rest else []
+        self._bytes_count = len(rest)
+        self._check()
+
+    def whole(self) -> bytes:
+        """The pieces as one."""
+        return b"".join(self._pieces)
+
+    def _check(self) -> None:
+        if self._bytes_count > MOST_EVENT_BYTES:
+            raise ConnectionBroken(f"the answer has more than {MOST_EVENT_BYTES:,} bytes without end")
 
 
 def _event_data(block: bytes) -> bytes | None:

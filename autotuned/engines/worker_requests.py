@@ -14,6 +14,7 @@ import msgspec
 
 from autotuned.core.errors import AutotuneError, EngineUnreachable
 from autotuned.core.generation import EngineEvent
+from autotuned.engines.answers import UNREADABLE
 from autotuned.engines.chat_events import (
     EngineProblem,
     ProblemData,
@@ -120,7 +121,7 @@ class WorkerRequests:
         """The JSON of an answer. Raises ``EngineUnreachable`` where it is something else."""
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise self.unreachable(f"sent an answer that cannot be read ({error})") from error
 
     def refusal(self, problem: ProblemData, call: Call) -> AutotuneError:

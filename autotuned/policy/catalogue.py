@@ -38,13 +38,10 @@ def joined(entries: Sequence[ModelEntry]) -> tuple[CatalogueModel, ...]:
     """
     groups: dict[str, list[ModelEntry]] = {}
     for entry in entries:
-        group = groups.get(entry.id)
-        if group is None:
-            groups[entry.id] = [entry]
-        elif _is_elsewhere(entry, group) and _digest(entry) and _digest(entry) == _digest(group[0]):
-            group.append(entry)
-        else:
-            groups.setdefault(_qualified(entry), []).append(entry)
+        name = entry.id
+        while (group := groups.setdefault(name, [])) and not _is_same(entry, group):
+            name = f"{entry.engine}/{name}"
+        group.append(entry)
     return _folded(groups)
 
 
@@ -57,10 +54,19 @@ def named(models: Sequence[CatalogueModel], name: str) -> CatalogueModel | None:
     return None
 
 
+def placed(models: Sequence[CatalogueModel], name: str, engine: str) -> CatalogueModel | None:
+    """The model that an engine itself has under a name, whatever others call so; tags as in ``named``."""
+    for wanted in (name, name + DEFAULT_TAG):
+        for model in models:
+            if any(entry.engine == engine and entry.id == wanted for entry in model.entries):
+                return model
+    return None
+
+
 def _folded(groups: dict[str, list[ModelEntry]]) -> tuple[CatalogueModel, ...]:
     by_digest: dict[str, list[str]] = {}
     aliases: dict[str, list[str]] = {}
-    for name, group in list(groups.items()):
+    for name, group in _by_likeness(groups):
         digest = _digest(group[0])
         for other in by_digest.get(digest, []) if digest else []:
             if all(_is_elsewhere(entry, groups[other]) for entry in group):
@@ -76,13 +82,28 @@ def _folded(groups: dict[str, list[ModelEntry]]) -> tuple[CatalogueModel, ...]:
     )
 
 
+def _by_likeness(groups: dict[str, list[ModelEntry]]) -> list[tuple[str, list[ModelEntry]]]:
+    """Of what one engine has, first what another one has under this name without the tag."""
+    rank = {
+        engine: index
+        for index, engine in enumerate(dict.fromkeys(each[0].engine for each in groups.values()))
+    }
+    return sorted(
+        groups.items(),
+        key=lambda item: (
+            rank[item[1][0].engine],
+            not item[0].endswith(DEFAULT_TAG) or item[0].removesuffix(DEFAULT_TAG) not in groups,
+        ),
+    )
+
+
+def _is_same(entry: ModelEntry, group: Sequence[ModelEntry]) -> bool:
+    return _is_elsewhere(entry, group) and bool(_digest(entry)) and _digest(entry) == _digest(group[0])
+
+
 def _is_elsewhere(entry: ModelEntry, group: Sequence[ModelEntry]) -> bool:
     return all(other.engine != entry.engine for other in group)
 
 
 def _digest(entry: ModelEntry) -> str:
     return entry.facts.digest if entry.facts else ""
-
-
-def _qualified(entry: ModelEntry) -> str:
-    return f"{entry.engine}/{entry.id}"

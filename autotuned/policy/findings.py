@@ -12,20 +12,22 @@ from dataclasses import dataclass
 from autotuned.core.engine import EngineState, EngineStatus, Finding, Severity
 from autotuned.core.memory import PressureTier
 from autotuned.policy.catalogue import CatalogueModel, named
-from autotuned.policy.wording import size
+from autotuned.policy.routing import AUTO
+from autotuned.policy.wording import listed, size
 
 LITTLE_DISK_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What is looked at. ``disk_free_bytes`` is that of the data folder."""
+    """What is looked at. ``disk_free_bytes`` is that of the data folder, ``prefer`` an engine or "auto"."""
 
     statuses: tuple[EngineStatus, ...]
     models: tuple[CatalogueModel, ...]
     default_model: str
     pressure: PressureTier
     disk_free_bytes: int
+    prefer: str = AUTO
 
 
 def findings(found: Circumstances) -> tuple[Finding, ...]:
@@ -37,6 +39,23 @@ def findings(found: Circumstances) -> tuple[Finding, ...]:
 def _engines(found: Circumstances) -> Iterator[Finding]:
     for status in found.statuses:
         yield from status.findings
+        if status.state is EngineState.UNREACHABLE and not status.findings:
+            yield Finding(
+                code="engine-unreachable",
+                severity=Severity.WARNING,
+                subject=status.name,
+                text=f"It cannot be used: {status.detail or 'it does not answer'}.",
+                advice=f"Mend that, or switch {status.name} off in the configuration.",
+            )
+    names = [status.name for status in found.statuses]
+    if found.prefer not in {AUTO, *names}:
+        yield Finding(
+            code="preferred-engine-missing",
+            severity=Severity.WARNING,
+            subject="engines",
+            text=f'engines.prefer is "{found.prefer}", and there is no such engine.',
+            advice=f"Set it to {AUTO}, {listed(names)}.",
+        )
     if all(status.state is not EngineState.READY for status in found.statuses):
         yield Finding(
             code="no-engine",

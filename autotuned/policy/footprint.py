@@ -57,7 +57,10 @@ def prefers_mapping(facts: ModelFacts) -> bool:
 
     Mapped weights load three times as fast and can be dropped when memory is short. But what the engine
     repacks it has in memory of its own, and then the mapped file is a second copy of it for nothing.
+    MLX reads them.
     """
+    if facts.cache_layout is CacheLayout.MLX:
+        return False
     return 2 * _repacked_bytes(facts) < facts.weights_bytes
 
 

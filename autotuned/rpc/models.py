@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import grpc
 from autotune.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 
 from autotuned.core.errors import FieldInvalid
-from autotuned.core.model import LoadProgress
+from autotuned.core.model import LoadProgress, RunningModel
 from autotuned.rpc.fields import client_of, keep_alive_seconds, positive, profile_name, swap_policy
 from autotuned.rpc.paging import page
 from autotuned.rpc.plans import plan_message, shape_message
@@ -66,13 +66,13 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> model_service_pb2.ListRunningModelsResponse:
         """See the proto."""
         shown, token = page(
-            [*self._system.running_models(), *await self._engines.foreign_models()],
-            lambda model: model.id,
+            _by_place([*self._system.running_models(), *await self._engines.foreign_models()]),
+            lambda placed: placed[0],
             request.page_size,
             request.page_token,
         )
         return model_service_pb2.ListRunningModelsResponse(
-            running_models=[running_model_message(model) for model in shown], next_page_token=token
+            running_models=[running_model_message(model) for _, model in shown], next_page_token=token
         )
 
     async def LoadModel(  # noqa: N802 - the proto's name
@@ -128,7 +128,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.DeletePrefixesRequest, _context: grpc.aio.ServicerContext
     ) -> model_service_pb2.DeletePrefixesResponse:
         """See the proto."""
-        deleted_count, freed_bytes = await self._prefixes.delete(request.model)
+        keys = await self._models.keys_of(request.model) if request.model else ()
+        deleted_count, freed_bytes = await self._prefixes.delete(request.model, *keys)
         return model_service_pb2.DeletePrefixesResponse(deleted_count=deleted_count, freed_bytes=freed_bytes)
 
     def _message(self, listing: Listing) -> model_pb2.Model:
@@ -143,6 +144,17 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 running_model=running_model_message(running), plan=plan_message(lease.plan)
             )
         )
+
+
+def _by_place(models: Sequence[RunningModel]) -> list[tuple[str, RunningModel]]:
+    """Sorted, each with a text of its own: one id may run on several engines, and twice in one server."""
+    counts: dict[tuple[str, str], int] = {}
+    placed = []
+    for model in models:
+        place = (model.id, model.engine)
+        counts[place] = counts.get(place, 0) + 1
+        placed.append((f"{model.id}\n{model.engine}\n{counts[place]:04}", model))
+    return sorted(placed, key=lambda each: each[0])
 
 
 def _give_back(load: asyncio.Task[Lease]) -> None:

@@ -2,21 +2,28 @@
 
 ``services.models`` resolves names with it, ``services.engines`` and the daemon's job look at the engines.
 Invariants: an engine that hangs delays nobody longer than its own deadline; what was listed last resolves
-names without a look at disk or network.
+names without a look at disk or network; what goes wrong in one engine hides nothing of the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar
 
 from autotuned.core.engine import EngineState, EngineStatus
 from autotuned.core.errors import AutotuneError, EngineUnreachable, FieldInvalid, ModelNotFound
 from autotuned.core.model import ModelEntry
 from autotuned.core.ports import Engine
-from autotuned.policy.catalogue import CatalogueModel, joined, named
+from autotuned.log import fields
+from autotuned.policy.catalogue import CatalogueModel, joined, named, placed
 from autotuned.policy.wording import listed
+
+_Told = TypeVar("_Told")
+
+_log = logging.getLogger(__name__)
 
 
 class Catalogue:
@@ -46,9 +53,12 @@ class Catalogue:
         before, slash, after = name.partition("/")
         return (after, before) if slash and before in self._engines else (name, "")
 
-    def known(self, name: str) -> CatalogueModel | None:
-        """The model of a name as it was listed last, without a look at anything."""
-        return named(self._models, name)
+    def known(self, name: str, engine: str = "") -> CatalogueModel | None:
+        """The model of a name as it was listed last, without a look at anything.
+
+        With an engine the one that it has under this name comes first.
+        """
+        return (placed(self._models, name, engine) if engine else None) or named(self._models, name)
 
     def name_of(self, entry: ModelEntry) -> str:
         """What the model of an entry is called in the list, as it was made last."""
@@ -57,9 +67,14 @@ class Catalogue:
                 return model.id
         return entry.key
 
+    def name_at(self, engine: str, model_id: str) -> str:
+        """What the model that an engine has under this id is called in the list, as it was made last."""
+        model = placed(self._models, model_id, engine)
+        return model.id if model else f"{engine}/{model_id}"
+
     async def refresh(self) -> None:
         """Looks how every engine stands."""
-        await asyncio.gather(*(engine.refresh() for engine in self._engines.values()))
+        await asyncio.gather(*(told(engine, engine.refresh(), None) for engine in self._engines.values()))
 
     async def models(self) -> tuple[CatalogueModel, ...]:
         """Every model that there is now, by id."""
@@ -83,15 +98,24 @@ class Catalogue:
         if qualified is not None and qualified.id == name:
             return qualified, ""  # "ollama/x" may be the id of a model, where "x" is another one
         bare, asked = self.split(name, engine)
-        model = named(models, f"{asked}/{bare}") if asked else None
-        model = model or named(models, bare)
+        model = self.known(bare, asked)
         if model is None or (asked and all(entry.engine != asked for entry in model.entries)):
-            raise _not_found(name, asked, models, statuses)
+            raise _not_found(bare if asked else name, asked, models, statuses)
         return model, asked
 
 
+async def told(engine: Engine, look: Awaitable[_Told], otherwise: _Told) -> _Told:
+    """What an engine tells of itself; ``otherwise``, and a line in the log, where it fails to."""
+    try:
+        return await look
+    except Exception:  # noqa: BLE001 - whatever it is, the other engines have their models
+        _log.exception("an engine failed to tell", extra=fields(engine=engine.name))
+        return otherwise
+
+
 async def _list(engine: Engine) -> tuple[Sequence[ModelEntry], EngineStatus]:
-    entries = await engine.models()
+    nothing: Sequence[ModelEntry] = ()
+    entries = await told(engine, engine.models(), nothing)
     return entries, engine.status()
 
 
@@ -99,13 +123,7 @@ def _not_found(
     name: str, asked: str, models: Sequence[CatalogueModel], statuses: Mapping[str, EngineStatus]
 ) -> AutotuneError:
     if asked:
-        status = statuses[asked]
-        if status.state is not EngineState.READY:
-            detail = status.detail or f"it is {status.state.value}"
-            return EngineUnreachable(
-                f'The engine {asked} cannot be used: {detail}; "autotunectl doctor" says what to do.',
-                engine=asked,
-            )
+        return _not_found_on(name, statuses[asked], models)
     away = [
         engine
         for engine, status in statuses.items()
@@ -113,6 +131,21 @@ def _not_found(
     ]
     known = [each for model in models for each in model.names]
     return ModelNotFound(name, _nearest(name, known), away=listed(away))
+
+
+def _not_found_on(name: str, status: EngineStatus, models: Sequence[CatalogueModel]) -> AutotuneError:
+    engine = status.name
+    if status.state is not EngineState.READY:
+        is_known = status.findings or status.state is EngineState.UNREACHABLE
+        advice = '"autotunectl doctor" says what to do' if is_known else "take another one"
+        detail = status.detail or f"it is {status.state.value}"
+        return EngineUnreachable(f"The engine {engine} cannot be used: {detail}; {advice}.", engine=engine)
+    elsewhere = named(models, name)
+    if elsewhere is not None:
+        able = listed([entry.engine for entry in elsewhere.entries])
+        return ModelNotFound(name, "", engine=engine, advice=f"it runs on {able}.")
+    own = [entry.id for model in models for entry in model.entries if entry.engine == engine]
+    return ModelNotFound(name, _nearest(name, own), engine=engine)
 
 
 def _nearest(wanted: str, known: list[str]) -> str:

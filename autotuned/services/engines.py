@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autotuned.core.engine import Capabilities, EngineResident, EngineStatus, Finding
-from autotuned.core.model import ModelState, RunningModel
+from autotuned.core.model import ModelEntry, ModelState, RunningModel
 from autotuned.core.ports import Engine, PrefixStore
 from autotuned.policy.findings import Circumstances, findings
 from autotuned.policy.remote import foreign_shape
-from autotuned.services.catalogue import Catalogue
+from autotuned.services.catalogue import Catalogue, told
 from autotuned.services.models import Models
 from autotuned.services.residency import Residency
 
@@ -62,6 +62,7 @@ class Engines:
                 default_model=self._models.default_model,
                 pressure=self._residency.pressure,
                 disk_free_bytes=await self._store.free_bytes(),
+                prefer=self._models.prefer,
             )
         )
 
@@ -70,21 +71,29 @@ class Engines:
         own = {actor.entry.key for actor in self._models.running()}
         found = []
         for engine in self._catalogue.engines:
-            residents = await engine.residents()
+            residents = await _residents(engine)
             found += [
-                _foreign(engine, each) for each in residents if f"{engine.name}/{each.model_id}" not in own
+                _foreign(engine, each, self._catalogue.name_at(engine.name, each.model_id))
+                for each in residents
+                if f"{engine.name}/{each.model_id}" not in own
             ]
         return found
 
 
 async def _report(engine: Engine) -> EngineReport:
-    models, residents = await engine.models(), await engine.residents()
+    nothing: Sequence[ModelEntry] = ()
+    models, residents = await told(engine, engine.models(), nothing), await _residents(engine)
     return EngineReport(engine.status(), engine.capabilities(), len(models), tuple(residents))
 
 
-def _foreign(engine: Engine, resident: EngineResident) -> RunningModel:
+async def _residents(engine: Engine) -> Sequence[EngineResident]:
+    nothing: Sequence[EngineResident] = ()
+    return await told(engine, engine.residents(), nothing)
+
+
+def _foreign(engine: Engine, resident: EngineResident, name: str) -> RunningModel:
     return RunningModel(
-        id=resident.model_id,
+        id=name,
         engine=engine.name,
         state=ModelState.READY,
         incarnation_id="",

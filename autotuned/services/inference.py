@@ -241,13 +241,14 @@ class Inference:
         return self._models.engine_of(entry).capabilities()
 
     def _turns_of(self, actor: ModelActor) -> Turns:
-        model_id = actor.model_id
-        if model_id not in self._turns:
-            slots_count = self._capabilities(actor.entry).slots_count
-            self._turns[model_id] = Turns(
+        model_id, slots_count = actor.model_id, self._capabilities(actor.entry).slots_count
+        turns = self._turns.get(model_id)
+        if turns is None:
+            turns = self._turns[model_id] = Turns(
                 model=model_id, slots_count=slots_count, settings=self._queue_settings
             )
-        return self._turns[model_id]
+        turns.resize(slots_count)  # a server tells how many it has when a model is loaded there
+        return turns
 
     def _ended(self, task: asyncio.Task[None], record: RequestRecord) -> None:
         self._running.discard(task)

@@ -64,11 +64,13 @@ class ModelActor:
         self._shrank = False  # since the latest use
         residency.register(self)
 
-    def refresh(self, entry: ModelEntry, planner: Planner) -> None:
-        """Takes newer facts of the file; only while nothing is loaded."""
-        if self.residence is None and not self._changes.under_way:
-            self._incarnations.entry = entry
-            self._planner = planner
+    def refresh(self, entry: ModelEntry, planner: Planner) -> bool:
+        """Takes newer facts of file and engine; False where something is loaded by the older ones."""
+        if self.residence is not None or self._changes.under_way:
+            return False
+        self._incarnations.entry = entry
+        self._planner = planner
+        return True
 
     @property
     def entry(self) -> ModelEntry:

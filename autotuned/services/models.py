@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from autotuned.core.chat import ProfileName
 from autotuned.core.engine import Capabilities
-from autotuned.core.errors import ModelInvalid, ShuttingDown
+from autotuned.core.errors import AutotuneError, EngineUnreachable, ModelInvalid, ShuttingDown
 from autotuned.core.memory import SwapPolicy
 from autotuned.core.model import ModelEntry, ModelFacts, ModelState, RunningModel
 from autotuned.core.plan import Fit, LoadShape, Need, Plan, Reason
@@ -89,8 +89,10 @@ class Models:
         self._learning = learning
         self._keeper = keeper
         self._clock = clock
-        self._prefer = prefer
+        self.prefer = prefer
         self._actors: dict[str, ModelActor] = {}
+        # What the engine could do when the actor's planner was made.
+        self._planned_for: dict[str, Capabilities] = {}
         self._stopping = False
 
     @property
@@ -139,6 +141,14 @@ class Models:
                 f'"{entry.id}" cannot be used: {entry.problem}', model=entry.id, path=entry.path
             )
         return self._routed(model, asked, refusal)
+
+    async def keys_of(self, name: str) -> tuple[str, ...]:
+        """What a name leads to on each engine, by their keys; nothing where there is no such model any more."""
+        try:
+            model, asked = await self._catalogue.find(name)
+        except AutotuneError:
+            return ()
+        return tuple(entry.key for entry in model.entries if not asked or entry.engine == asked)
 
     async def plan(self, routed: Routed, need: Need) -> tuple[Listing, Plan, LoadShape | None]:
         """What would be decided for this need now, and the shape that is loaded, if any.
@@ -190,12 +200,14 @@ class Models:
         """Unloads a model wherever it is in memory, or from one engine.
 
         Returns whether it was loaded, and the resident bytes that its processes had. What a server has
-        loaded for somebody else leaves, too.
+        loaded for somebody else leaves, too. Raises EngineUnreachable where a server that may have it cannot
+        be told, and nothing else was unloaded.
         """
         wanted = self._catalogue.known(model_id)
         if wanted is None or engine:
             wanted, engine = await self._catalogue.find(model_id, engine)
         freed_bytes, was_loaded = 0, False
+        failure: EngineUnreachable | None = None
         for entry in wanted.entries:
             if engine and entry.engine != engine:
                 continue
@@ -203,8 +215,13 @@ class Models:
             if actor is not None and actor.state is not ModelState.ABSENT:
                 freed_bytes += self._resident_bytes(actor)
                 was_loaded = await actor.unload() or was_loaded
-            else:
+                continue
+            try:
                 was_loaded = await self.engine_of(entry).unload_resident(entry.id) or was_loaded
+            except EngineUnreachable as error:
+                failure = error
+        if failure is not None and not was_loaded:
+            raise failure
         return was_loaded, freed_bytes
 
     def running(self) -> list[ModelActor]:
@@ -246,7 +263,7 @@ class Models:
         """``engine`` "" is the one that would be taken."""
         entries = [entry for entry in model.entries if not engine or entry.engine == engine]
         sound = [entry for entry in entries if entry.facts is not None]
-        chosen = route(self._candidates(sound, None), engine=engine, prefer=self._prefer) if sound else None
+        chosen = route(self._candidates(sound, None), engine=engine, prefer=self.prefer) if sound else None
         return Listing(
             model,
             chosen.candidate.entry if chosen else entries[0],
@@ -256,9 +273,11 @@ class Models:
     def _loaded(self, wanted: str, engine: str, refusal: Refusal | None) -> Routed | None:
         """The actor of a model in memory that can do what is asked; None has it looked for."""
         name, asked = self._catalogue.split(wanted, engine)
-        model = self._catalogue.known(wanted) or self._catalogue.known(name)
+        model = self._catalogue.known(wanted) or self._catalogue.known(name, asked)
         if model is None:
             return None
+        if model.id == wanted and not engine:
+            asked = ""  # "lab/x" may be the id of a model where "lab" is an engine, too
         for entry in model.entries:
             actor = self._actors.get(entry.key)
             if actor is None or actor.residence is None or (asked and entry.engine != asked):
@@ -272,7 +291,7 @@ class Models:
 
     def _routed(self, model: CatalogueModel, asked: str, refusal: Refusal | None) -> Routed:
         sound = [entry for entry in model.entries if entry.facts is not None]
-        chosen = route(self._candidates(sound, refusal), engine=asked, prefer=self._prefer)
+        chosen = route(self._candidates(sound, refusal), engine=asked, prefer=self.prefer)
         entry = chosen.candidate.entry
         assert entry.facts is not None  # noqa: S101 - only sound entries are candidates
         return Routed(self._actor_of(entry, entry.facts), model.id, chosen.reasons)
@@ -294,7 +313,7 @@ class Models:
         return candidates
 
     def _actor_of(self, entry: ModelEntry, facts: ModelFacts) -> ModelActor:
-        actor = self._actors.get(entry.key)
+        actor, capabilities = self._actors.get(entry.key), self.engine_of(entry).capabilities()
         if actor is None:
             actor = ModelActor(
                 entry=entry,
@@ -306,8 +325,11 @@ class Models:
                 keep_alive_seconds=self._settings.keep_alive_seconds,
             )
             self._actors[entry.key] = actor
-        elif actor.entry != entry:
-            actor.refresh(entry, self._planner_of(entry, facts))  # the file was replaced
+        elif actor.entry != entry or self._planned_for[entry.key] != capabilities:
+            # The file was replaced, or the engine by a build that can do something else.
+            if not actor.refresh(entry, self._planner_of(entry, facts)):
+                return actor
+        self._planned_for[entry.key] = capabilities
         return actor
 
     def _planner_of(self, entry: ModelEntry, facts: ModelFacts) -> Planner:

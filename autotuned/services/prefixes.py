@@ -190,17 +190,17 @@ class Prefixes:
         self._saved.remove([each for each in self._saved.all if each.id in ids])
         await self._saved.settled()
 
-    async def delete(self, model_id: str) -> tuple[int, int]:
-        """Deletes the prefixes of a model, or all of them with ""; returns how many, and their bytes.
+    async def delete(self, *model_keys: str) -> tuple[int, int]:
+        """Deletes the prefixes of these models, or all of them with ""; returns how many, and their bytes.
 
         What is live now is written again only when its conversation goes on. A save under way is waited for.
         """
         for incarnation in tuple(self._incarnations.values()):
-            if model_id in {"", incarnation.model_id}:
+            if {"", incarnation.model_id} & set(model_keys):
                 async with incarnation.lock:
                     for conversation in incarnation.conversations:
                         conversation.leave_unsaved()
-        return await self._delete([each for each in self._saved.all if model_id in {"", each.model_id}])
+        return await self._delete([each for each in self._saved.all if {"", each.model_id} & set(model_keys)])
 
     async def delete_conversation(self, conversation_id: str) -> None:
         """Deletes what belongs to a stored conversation."""
@@ -225,13 +225,11 @@ class Prefixes:
                 _log.info("prefixes are not saved", extra=fields(model=entry.id, why=why))
             return None
         build = f"{entry.engine} {engine_version}"
-        made = Incarnation(loaded, entry.id, facts, namespace(facts, loaded.shape, build))
+        made = Incarnation(loaded, entry.key, facts, namespace(facts, loaded.shape, build))
         self._incarnations[loaded.incarnation_id] = made
         return made
 
-    def _best_promise(
-        self, incarnation: Incarnation, chain: PrefixChain, live_tokens: int
-    ) -> Promise | None:
+    def _best_promise(self, incarnation: Incarnation, chain: PrefixChain, live_tokens: int) -> Promise | None:
         match = self._saved.best_match(chain, rewinds=incarnation.facts.rewinds)
         if match is None:
             return None

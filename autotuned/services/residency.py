@@ -247,7 +247,8 @@ class Residency:
             missing_bytes = footprint.total_bytes - mapped_bytes - memory.anonymous_bytes
             unclaimed_bytes = min(max(0, missing_bytes), footprint.host_prompt_cache_bytes)
         else:  # no process of its own
-            freed_bytes, unclaimed_bytes = footprint.total_bytes, 0
+            unclaimed_bytes = footprint.host_prompt_cache_bytes  # taken later, if at all
+            freed_bytes = footprint.total_bytes - unclaimed_bytes
         measured = _Measured(loaded.incarnation_id, freed_bytes, unclaimed_bytes)
         self._measured[tenant.model_id] = measured
         return measured

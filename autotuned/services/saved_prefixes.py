@@ -56,7 +56,7 @@ class SavedPrefixes:
         return tuple(self._by_id.values())
 
     def best_match(self, chain: PrefixChain, *, rewinds: bool) -> tuple[SavedPrefix, int] | None:
-        """See ``policy.prefixes.best_match``. Without ``rewinds`` a state serves what goes on from its end."""
+        """See ``policy.prefixes.best_match``. Without ``rewinds`` it must end where one does."""
         return best_match(chain.boundaries, self._by_boundary if rewinds else self._by_last_boundary)
 
     async def read(self, now: float) -> None:

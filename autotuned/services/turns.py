@@ -42,6 +42,12 @@ class Turns:
         """Requests that wait."""
         return len(self._waiting)
 
+    def resize(self, slots_count: int) -> None:
+        """The engine has so many slots now; turns that are out stay out."""
+        if slots_count != self._slots_count:
+            self._slots_count = slots_count
+            self._grant()
+
     @asynccontextmanager
     async def turn(self, on_position: Callable[[int], None]) -> AsyncGenerator[None, None]:
         """Holds a turn for the time of the block; ``on_position`` is told how many go first.

@@ -11,7 +11,6 @@ CALCULATION = {
     "hashlib",  # a hash is a calculation
     "re", "urllib.parse",  # so is reading a text
     "itertools", "math", "pathlib", "statistics", "types", "typing",
-    "urllib.parse",  # so is taking a text apart
 }  # fmt: skip
 ALLOWED = {
     "core": CALCULATION | {"autotuned.core"},

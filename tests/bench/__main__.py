@@ -1,8 +1,9 @@
 """Runs every benchmark, or those that are named.
 
 python -m tests.bench [latency] [streaming] [footprint] [planning] [kv_memory] [restart] [day] [squeeze]
-                      [kv_quality]
+                      [kv_quality] [adapters] [alternation] [mlx] [accidents]
 
+"engines" stands for the last four.
 ``tests.bench.soak`` runs by itself: it takes as long as one likes and ends well or not.
 """
 
@@ -11,11 +12,15 @@ from __future__ import annotations
 import sys
 
 from tests.bench import (
+    accidents,
+    adapters,
+    alternation,
     day,
     footprint,
     kv_memory,
     kv_quality,
     latency,
+    mlx,
     planning,
     restart,
     squeeze,
@@ -33,17 +38,23 @@ SECTIONS = {
     "day": ("A recorded day of three programs", day.measure),
     "squeeze": ("Memory gets short", squeeze.measure),
     "kv_quality": ("Answers with a Q8_0 KV cache against F16", kv_quality.measure),
+    "adapters": ("Added latency on each engine: time to first token", adapters.measure),
+    "alternation": ("Two programs on Ollama (double), one of which sets a context", alternation.measure),
+    "mlx": ("MLX on the CPU: rates, and what its KV states spare", mlx.measure),
+    "accidents": ("Kills and hangs of what runs models", accidents.measure),
 }
+GROUPS = {"engines": ("adapters", "alternation", "mlx", "accidents")}
 
 
 def main(wanted: list[str]) -> None:
     print(", ".join(f"{key}: {value}" for key, value in machine().items()))
     results = {}
-    for name in wanted or SECTIONS:
+    for name in [name for each in wanted or SECTIONS for name in GROUPS.get(each, (each,))]:
         title, measure = SECTIONS[name]
         results[title] = measure()
         show(title, results[title])
-    print(f"\nsaved as {save(results)}")
+        path = save(results)
+    print(f"\nsaved as {path}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from autotuned.config import load
+from autotuned.core.engine import EngineState, EngineStatus
 from autotuned.core.model import LayerGroup, ModelEntry, ModelFacts
 from autotuned.core.prefix import WrittenPrefix
 from autotuned.daemon import Parts, run
@@ -63,6 +64,9 @@ class FastModel:
         if not self._gone.done():
             self._gone.set_result("unloaded")
 
+    async def release(self) -> None:
+        await self.unload()
+
     async def wait_gone(self) -> str:
         return await asyncio.shield(self._gone)
 
@@ -76,6 +80,18 @@ class FastEngine:
 
     def capabilities(self):
         return CAPABILITIES
+
+    def status(self):
+        return EngineStatus(name=self.name, state=EngineState.READY, version=self.version)
+
+    async def refresh(self) -> None:
+        """There is nothing to look at."""
+
+    async def residents(self):
+        return ()
+
+    async def unload_resident(self, _model_id):
+        return False
 
     async def models(self):
         return (ModelEntry(id="pocket", engine=self.name, path="", size_bytes=1, facts=FACTS),)

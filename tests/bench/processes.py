@@ -13,8 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+
+from tests import alone
 
 PATIENCE_SECONDS = 30.0
+BYTECODE = Path("build/bench/bytecode")
+"""Outside the tree, so that no start but the first compiles anything."""
 
 
 @contextlib.contextmanager
@@ -27,23 +32,35 @@ def home() -> Iterator[Path]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AUTOTUNE_", "XDG_"))}
+    """The folders of a daemon and its clients, and bytecode, which an installed package has as well."""
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("AUTOTUNE_", "XDG_")) and key != "PYTHONDONTWRITEBYTECODE"
+    }
     return {
         **inherited,
         "HOME": str(folder),
+        "PYTHONPYCACHEPREFIX": str(BYTECODE.absolute()),
         "AUTOTUNE_RUNTIME_DIR": str(folder / "run"),
         "AUTOTUNE_DATA_DIR": str(folder / "data"),
         "AUTOTUNE_STATE_DIR": str(folder / "state"),
+        **alone.ENVIRONMENT,
     }
 
 
 @contextlib.contextmanager
 def daemon(
-    folder: Path, *arguments: str, module: str = "autotuned", wrapper: Sequence[str] = ()
+    folder: Path,
+    *arguments: str,
+    module: str = "autotuned",
+    wrapper: Sequence[str] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """A daemon that serves, and the seconds from its start to READY as it notified them.
 
-    ``wrapper`` is a command that runs it in its own stead, for example in another control group.
+    ``wrapper`` is a command that runs it in its own stead, for example in another control group;
+    ``variables`` are beside those of ``environment``, or instead of them.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(folder / "notify"))
@@ -51,7 +68,7 @@ def daemon(
         started = time.perf_counter()
         process = subprocess.Popen(
             [*wrapper, sys.executable, "-m", module, *arguments],
-            env={**environment(folder), "NOTIFY_SOCKET": str(folder / "notify")},
+            env={**environment(folder), **variables, "NOTIFY_SOCKET": str(folder / "notify")},
             stderr=subprocess.DEVNULL,
         )
         try:

@@ -7,8 +7,8 @@ from pathlib import Path
 from autotuned.core.memory import Footprint
 from autotuned.core.plan import KvCacheType, LoadShape
 from autotuned.engines.llamacpp.model import LlamacppModel
-from autotuned.engines.llamacpp.prefix_file import PrefixFiles
 from autotuned.engines.llamacpp.requests import WorkerRequests
+from autotuned.engines.prefix_file import PrefixFiles
 
 SHAPE = LoadShape(
     context_tokens=1536,

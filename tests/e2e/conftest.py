@@ -18,6 +18,8 @@ import autotune
 import psutil
 import pytest
 
+from tests import alone
+
 PATIENCE_SECONDS = 30.0
 
 
@@ -55,6 +57,7 @@ def make_environment(home: Path, **overrides: str) -> dict[str, str]:
         "AUTOTUNE_RUNTIME_DIR": str(home / "run"),
         "AUTOTUNE_DATA_DIR": str(home / "data"),
         "AUTOTUNE_STATE_DIR": str(home / "state"),
+        **alone.ENVIRONMENT,
         "NO_COLOR": "1",
         **overrides,
     }
@@ -90,10 +93,10 @@ def short_home() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running_daemon(*arguments: str, **overrides: str) -> Iterator[RunningDaemon]:
+def running_daemon(*arguments: str, wrapper: Sequence[str] = (), **overrides: str) -> Iterator[RunningDaemon]:
     """A daemon of its own; whatever it started must be gone afterwards."""
     with short_home() as home:
-        daemon = spawn_daemon(home, *arguments, **overrides)
+        daemon = spawn_daemon(home, *arguments, wrapper=wrapper, **overrides)
         family = psutil.Process(daemon.process.pid)
         try:
             yield daemon

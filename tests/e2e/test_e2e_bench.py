@@ -6,7 +6,17 @@ import json
 
 import pytest
 
-from tests.bench import footprint, latency, report, squeeze, streaming
+from tests.bench import (
+    accidents,
+    adapters,
+    alternation,
+    footprint,
+    latency,
+    mlx,
+    report,
+    squeeze,
+    streaming,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +34,26 @@ def small(monkeypatch):
     monkeypatch.setattr(squeeze, "SQUEEZED_LIMIT_MIB", 448)
     monkeypatch.setattr(squeeze, "STEP_MIB", 64)
     monkeypatch.setattr(squeeze, "FULL_TURNS", 1)
+    monkeypatch.setattr(adapters, "ENGINES", ("llamacpp", "ollama", "lmstudio", "lab"))
+    monkeypatch.setattr(adapters, "PAIRS", 2)
+    monkeypatch.setattr(adapters, "WARM_UP_PAIRS", 1)
+    monkeypatch.setattr(alternation, "ROUNDS", 1)
+    monkeypatch.setattr(accidents, "ENGINES", ("llamacpp", "ollama"))
+    monkeypatch.setattr(accidents, "COUNT", 3)
+    monkeypatch.setattr(accidents, "COPIES_COUNT", 1)
+    monkeypatch.setattr(mlx, "ROUNDS", 1)
+    monkeypatch.setattr(mlx, "RESTARTS", 1)
+    monkeypatch.setattr(mlx, "SYSTEM_LINES", 4)
+    monkeypatch.setattr(mlx, "DECODE_TOKENS", 4)
+    monkeypatch.setattr(mlx, "QUESTIONS", mlx.QUESTIONS[:2])
     for name in ("STEP_SECONDS", "RECOVERY_SECONDS", "PAUSE_SECONDS", "LOOK_SECONDS"):
         monkeypatch.setattr(squeeze, name, 0.1)
 
 
 @pytest.mark.parametrize(
-    "section", [latency, streaming, footprint, squeeze], ids=lambda module: module.__name__
+    "section",
+    [latency, streaming, footprint, squeeze, adapters, alternation, mlx, accidents],
+    ids=lambda module: module.__name__,
 )
 def test_a_section_measures_prints_and_saves(section, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(report, "OUTPUT", tmp_path)

@@ -320,7 +320,7 @@ def test_models_are_listed_loaded_shown_and_unloaded(ctl):
     assert running["state"] == "ready"
     assert running["shape"]["context_tokens"] >= 3000
     assert psutil.pid_exists(running["process_id"])
-    assert re.match(r"MODEL .*\npocket +ready +3,\d{3} +1 ", ctl("ps").stdout)
+    assert re.match(r"MODEL .*\npocket +llamacpp +ready +3,\d{3} +1 ", ctl("ps").stdout)
     assert "KV cache takes" in ctl("ps", "-v").stdout
     assert ctl("load", "pocket").stdout.startswith("pocket was in memory already")
     assert ctl("unload", "pocket").stdout.startswith("Unloaded pocket")

@@ -230,3 +230,18 @@ async def test_a_gpu_of_the_build_in_the_package_is_used(on_path, monkeypatch):
     await found.look()
     assert found.findings() == ()
     assert found.accelerator == "Metal"
+
+
+async def test_a_list_waits_for_the_first_look_so_that_a_gpu_is_planned_for(make_engine, tmp_path):
+    engine = make_engine(server=str(installed(tmp_path, devices=[H100])))
+    assert await engine.models()
+    assert engine.capabilities().has_gpu
+
+
+@pytest.mark.parametrize("setting", ["~nobody-has-this-name/llama-server", "/a\0b/llama-server"])
+async def test_a_path_that_is_none_is_told(make_engine, pocket, setting):
+    engine = make_engine(server=setting)
+    await engine.refresh()
+    assert engine.status().state is EngineState.NOT_INSTALLED
+    with pytest.raises(ModelLoadFailed, match=r"is no path .*set llamacpp\.server to"):
+        await engine.load(pocket, SHAPE, lambda _: None)

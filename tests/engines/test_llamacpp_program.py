@@ -5,7 +5,7 @@ import pytest
 from autotuned.engines.llamacpp import binary as binary_module
 from autotuned.engines.llamacpp.binary import BinaryUnusable, devices_in, examine, options_in
 from autotuned.engines.llamacpp.command_line import NEEDED, command_line, log_level_in, missing_options
-from tests.engines.processes import descendants, until
+from tests.engines.processes import descendants, is_alive, until
 from tests.fakes.llama_server import H100, VERSION, installed, script
 
 SETTINGS = {
@@ -107,6 +107,15 @@ async def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path, monk
     with pytest.raises(BinaryUnusable, match=r"did not answer --version within 0\.3 seconds"):
         await examine(script(tmp_path / "llama-server", "sleep 60 & sleep 60"))
     await until(lambda: descendants() <= before, "both are gone")
+
+
+async def test_what_a_program_leaves_behind_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(binary_module, "PROBE_SECONDS", 0.3)
+    left = tmp_path / "left"
+    with pytest.raises(BinaryUnusable, match=r"did not answer --version within 0\.3 seconds"):
+        await examine(script(tmp_path / "llama-server", f"sleep 60 & echo $! > {left}; echo version: 1"))
+    process_id = int(left.read_text())
+    await until(lambda: not is_alive(process_id), "it is gone")
 
 
 async def test_a_file_that_is_no_program(tmp_path):

@@ -263,6 +263,23 @@ async def test_a_load_that_takes_too_long_has_failed(double):
         loads = len((await double.state())["loads"])
         await case.load()
         assert len((await double.state())["loads"]) == loads
+    assert await instances_of(double) == []
+
+
+async def test_what_comes_of_a_load_that_took_too_long_is_the_daemons_to_unload(double):
+    async with opened(double, load_timeout_seconds=0.3) as engine:
+        case = await case_of(double, engine)
+        await double.arm("hang_load")
+        with pytest.raises(ModelLoadFailed):
+            await case.load()
+        await double.release()
+
+        async def is_there():
+            return bool(await instances_of(double))
+
+        await until(is_there, "the load came to its end")
+        await engine.refresh()
+    assert await instances_of(double) == []
 
 
 async def test_a_model_that_is_not_there_any_more_is_not_loaded(double, case):

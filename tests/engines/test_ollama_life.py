@@ -377,3 +377,32 @@ async def test_without_an_answer_nothing_is_declared(clock):
         assert await engine.unload_resident("pocket:latest") is False
         assert able.sampling >= {"temperature", "min_p", "seed"}
         assert "logit_bias" not in able.sampling
+
+
+async def test_a_server_that_came_back_has_its_models_at_once(tmp_path, paths, clock):
+    private = {"TMPDIR": str(paths.runtime)}
+    async with (
+        running_ollama(tmp_path, environment=private) as server,
+        connected(server.url, clock) as engine,
+    ):
+        entry = await entry_of(engine)
+        server.process.kill()
+        await server.process.wait()
+        await engine.refresh()
+        assert await engine.models() == ()
+        port = int(server.url.rpartition(":")[2])
+        async with running_ollama(tmp_path, models=server.models, port=port, environment=private):
+            looking = asyncio.create_task(engine.refresh())
+            while engine.status().state is not EngineState.READY:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+            # The look is not over, and what there was before is nothing.
+            assert [each.id for each in await engine.models()] == [entry.id]
+            await looking
+
+
+async def test_what_was_unloaded_is_told_of_no_more(engine, server):
+    await server.client.post("/api/generate", json={"model": "pocket"})
+    await engine.refresh()
+    assert [resident.model_id for resident in await engine.residents()] == ["pocket:latest"]
+    assert await engine.unload_resident("pocket:latest")
+    assert await engine.residents() == ()

@@ -186,9 +186,7 @@ def plan_elsewhere() -> plan_pb2.Plan:
             slots_count=4,
             key_cache_type=plan_pb2.KV_CACHE_TYPE_F16,
             value_cache_type=plan_pb2.KV_CACHE_TYPE_F16,
-            assumed=[
-                field.name for field in plan_pb2.LoadShape.DESCRIPTOR.fields if not field.is_repeated
-            ],
+            assumed=[field.name for field in plan_pb2.LoadShape.DESCRIPTOR.fields if not field.is_repeated],
         ),
         footprint=plan_pb2.Footprint(),
         pressure_tier=plan_pb2.PRESSURE_TIER_NORMAL,

@@ -78,3 +78,20 @@ def test_every_entry_is_in_one_model_and_every_name_leads_to_one(found):
         assert len({each.engine for each in model.entries}) == len(model.entries)
         assert len({each.facts.digest if each.facts else each.key for each in model.entries}) == 1
         assert all(named(models, name) is model for name in model.names)
+
+
+def test_a_name_that_looks_qualified_is_no_place_for_other_content():
+    models = joined(
+        [
+            entry("x", digest="a"),
+            entry("ollama/x", digest="b"),
+            entry("x", "ollama", digest="c"),
+            entry("y", "ollama", digest="d"),
+        ]
+    )
+    assert summary(models) == {
+        "x": ["llamacpp:x"],
+        "ollama/x": ["llamacpp:ollama/x"],
+        "ollama/ollama/x": ["ollama:x"],
+        "y": ["ollama:y"],
+    }

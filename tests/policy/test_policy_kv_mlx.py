@@ -18,7 +18,7 @@ from tests.engines.mlx_models import CONFIGURATIONS, write_model
 from tests.engines.shapes import shape
 
 F16, Q8_0 = KvCacheType.F16, KvCacheType.Q8_0
-CONTEXT, BATCH = 512, 128
+CONTEXT, BATCH = 256, 64
 SHAPE = shape(context_tokens=CONTEXT, batch_tokens=BATCH, micro_batch_tokens=BATCH)
 
 

@@ -182,5 +182,5 @@ async def test_a_model_is_not_unloaded_while_it_counts(house, monkeypatch):
 
 
 async def test_images_are_refused_by_a_count_that_would_ignore_them(house):
-    with pytest.raises(Unsupported, match=r"images are not supported; send text only \(engine scripted\)"):
+    with pytest.raises(Unsupported, match=r"images are not supported; send text only \(engine llamacpp\)"):
         await house.inference.count_tokens("", IMAGE)

@@ -168,9 +168,9 @@ async def test_counts_that_come_late_are_told_at_the_end():
         assert (started(events).prompt_tokens, started(events).cached_tokens) == (None, None)
         finished = next(event for event in events if isinstance(event, Finished))
         assert finished.usage.prompt_tokens == 5
-        assert house.learning.of("a").tokens_per_byte > 0
+        assert house.learning.of("ollama a").tokens_per_byte > 0
         assert await house.inference.count_tokens("pocket", "x" * 100) == (
-            house.learning.estimate("a", 100, 0),
+            house.learning.estimate("ollama a", 100, 0),
             False,
         )
 

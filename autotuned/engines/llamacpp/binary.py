@@ -172,15 +172,17 @@ async def _answer(path: Path, option: str) -> str:
         )
     except OSError as error:
         raise BinaryUnusable(f"{path} cannot be started ({error.strerror})") from error
+    is_whole = False
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             output = await _read(process)
             status = await process.wait()
+        is_whole = True
     except TimeoutError as error:
         raise BinaryUnusable(f"{path} did not answer {option} within {PROBE_SECONDS:g} seconds") from error
     finally:
-        if process.returncode is None:
-            # All of its session: whatever it started would hold the pipe.
+        if not is_whole:
+            # All of its session: whatever it started holds the pipe, even where itself is gone.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()

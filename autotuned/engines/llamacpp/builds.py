@@ -30,6 +30,8 @@ PROGRAM = "llama-server"
 AGAIN_SECONDS = 60.0
 # How long those who want to know may wait; looking goes on without them.
 PATIENCE_SECONDS = 2.0
+# Before the first look is done nobody knows whether there is a GPU to plan for: that is worth a wait.
+FIRST_PATIENCE_SECONDS = 10.0
 
 GPU_UNUSED = "gpu-unused"
 UNUSABLE = "llama-server-unusable"
@@ -77,6 +79,11 @@ class Builds:
     def is_named(self) -> bool:
         """Whether the settings name a program."""
         return self._setting not in {AUTO, EMBEDDED}
+
+    @property
+    def was_looked_at(self) -> bool:
+        """Whether a look was finished: what is told of a program and its GPU holds."""
+        return self._found is not None
 
     @property
     def is_known(self) -> bool:
@@ -186,7 +193,10 @@ class Builds:
             on_path = shutil.which(PROGRAM)
             return _of(Path(on_path)) if on_path else _NOTHING
         if os.sep in self._setting:
-            return _of(Path(self._setting).expanduser())
+            try:
+                return _of(Path(self._setting).expanduser())
+            except (RuntimeError, ValueError) as error:  # a home that nobody has, a name that no file has
+                return _Found(problem=f'"{self._setting}" is no path ({error})')
         on_path = shutil.which(self._setting)
         return _of(Path(on_path)) if on_path else _Found(problem=f'There is no program "{self._setting}"')
 

@@ -26,7 +26,7 @@ from autotuned.core.plan import LoadShape
 from autotuned.core.ports import Clock
 from autotuned.core.settings import LlamacppSettings, PathSettings
 from autotuned.engines.llamacpp.binary import ServerBinary, clean_environment
-from autotuned.engines.llamacpp.builds import PATIENCE_SECONDS, Builds
+from autotuned.engines.llamacpp.builds import FIRST_PATIENCE_SECONDS, PATIENCE_SECONDS, Builds
 from autotuned.engines.llamacpp.discovery import ModelFiles
 from autotuned.engines.llamacpp.log import WorkerLog
 from autotuned.engines.llamacpp.model import LlamacppModel
@@ -129,10 +129,17 @@ class LlamacppEngine:
         return ()
 
     async def models(self) -> Sequence[ModelEntry]:
-        """The files as they are now. Callers at the same time share one scan, which runs in a thread."""
+        """The files as they are now. Callers at the same time share one scan, which runs in a thread.
+
+        The first list waits for the first look at the build: without it a load would be planned for the CPU
+        of a machine whose build has a GPU.
+        """
         if self._scan is None or self._scan.done():
             self._scan = asyncio.ensure_future(asyncio.to_thread(self._files.scan))
-        return await asyncio.shield(self._scan)
+        found = await asyncio.shield(self._scan)
+        if not self._builds.was_looked_at and not self._is_closed:
+            await self._builds.look(patience_seconds=FIRST_PATIENCE_SECONDS)
+        return found
 
     async def unload_resident(self, model_id: str) -> bool:
         """Never: nobody else uses its workers."""

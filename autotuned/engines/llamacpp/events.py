@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from autotuned.core.generation import EngineEvent, FinishReason, TextDelta, Usage
+from autotuned.engines.answers import UNREADABLE
 from autotuned.engines.chat_events import (
     EngineProblem,
     ProblemData,
@@ -48,7 +49,7 @@ class PromptReader:
         """The events of one chunk. Raises ``EngineProblem`` and ``UnreadableStream``."""
         try:
             chunk = _decode_prompt(data)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise UnreadableStream(str(error)) from error
         if chunk.error is not None:
             raise EngineProblem(chunk.error)

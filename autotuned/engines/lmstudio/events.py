@@ -22,6 +22,7 @@ from autotuned.core.generation import (
     ToolCallDelta,
     Usage,
 )
+from autotuned.engines.answers import UNREADABLE
 from autotuned.engines.chat_events import (
     ChatReader,
     EngineProblem,
@@ -74,7 +75,7 @@ class TextReader:
             return self._finish()
         try:
             chunk = _decode_text(data)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise UnreadableStream(str(error)) from error
         if chunk.error is not None:
             raise EngineProblem(problem_in(data, 0))

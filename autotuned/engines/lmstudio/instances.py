@@ -18,7 +18,7 @@ from autotuned.core.errors import ModelLoadFailed, ModelNotFound
 from autotuned.core.plan import LoadShape
 from autotuned.engines.lmstudio.facts import NAME
 from autotuned.engines.lmstudio.listing import Api, ListedInstance, ListedModel, Listing
-from autotuned.engines.lmstudio.rest import Rest, ServerGone, ServerProblem
+from autotuned.engines.lmstudio.rest import Rest, ServerGone, ServerProblem, ServerSilent
 from autotuned.engines.lmstudio.shapes import wanted_flash_attention
 from autotuned.log import fields
 
@@ -72,6 +72,8 @@ class Instances:
         self._held: dict[str, _Held] = {}
         # Those that this daemon loaded, and since when: they are its own to unload.
         self._own: dict[str, float] = {}
+        # Models whose load was not answered in time: what comes of it is the daemon's own, too.
+        self._unanswered: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
         self._looked_at = float("-inf")
 
@@ -85,6 +87,10 @@ class Instances:
             raise
         self._looked_at = max(self._looked_at, began)
         there = {instance.id: instance for instance in listing.instances()}
+        for key in tuple(self._unanswered):
+            for instance in listing.instances_of(key):
+                self._own.setdefault(instance.id, began)
+                self._unanswered.discard(key)
         for instance_id, held in tuple(self._held.items()):
             found = there.get(instance_id)
             if held.since >= began:
@@ -117,7 +123,7 @@ class Instances:
             listing = await self.look(rest)
             model = listing.models.get(key)
             if model is None:
-                raise ModelNotFound(f"{NAME}/{key}", "")
+                raise ModelNotFound(key, "", engine=NAME)
             present = listing.instances_of(key)
             if listing.api is Api.V0:
                 return self._use(
@@ -209,6 +215,8 @@ class Instances:
         except ServerGone:
             raise
         except ServerProblem as error:
+            if isinstance(error, ServerSilent):
+                self._unanswered.add(model.key)
             raise ModelLoadFailed(
                 f'LM Studio did not load "{model.key}": {error}; look into its log ("lms log stream").',
                 model=model.key,

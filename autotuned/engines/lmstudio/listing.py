@@ -14,6 +14,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from autotuned.engines.answers import UNREADABLE, context, count
+
+# More slots than this no server has.
+MOST_SLOTS = 1024
+
 
 class Api(Enum):
     """The two generations of LM Studio's own API. Only V1, of LM Studio 0.4.0, can load and unload."""
@@ -135,7 +140,7 @@ def read_v1(body: bytes) -> Listing | None:
     """The list of the second API; None for another answer."""
     try:
         raw = msgspec.json.decode(body, type=_BodyV1).models
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     models = [_from_v1(entry) for entry in _sound(raw, _ModelV1) if entry.type == "llm"]
     return Listing(api=Api.V1, models={model.key: model for model in models})
@@ -148,7 +153,7 @@ def read_v0(body: bytes) -> Listing | None:
     """
     try:
         raw = msgspec.json.decode(body, type=_BodyV0).data
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     models: dict[str, ListedModel] = {}
     for entry in _sound(raw, _ModelV0):
@@ -167,9 +172,9 @@ def instance_of(instance_id: str, config: InstanceConfig) -> ListedInstance:
     """An instance with its configuration."""
     return ListedInstance(
         id=instance_id,
-        context_tokens=int(config.context_length),
-        slots_count=int(config.parallel or 0),
-        batch_tokens=int(config.eval_batch_size or 0),
+        context_tokens=context(config.context_length),
+        slots_count=min(count(config.parallel), MOST_SLOTS),
+        batch_tokens=context(config.eval_batch_size),
         flash_attention=config.flash_attention,
     )
 
@@ -178,7 +183,7 @@ def _sound(raw: list[msgspec.Raw], kind: type[_Entry]) -> Iterator[_Entry]:
     for each in raw:
         try:
             entry = msgspec.json.decode(each, type=kind)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue
         yield entry
 
@@ -190,8 +195,8 @@ def _from_v1(entry: _ModelV1) -> ListedModel:
         name=entry.display_name or entry.key,
         architecture=entry.architecture or "",
         quantization=(entry.quantization.name if entry.quantization else None) or "",
-        size_bytes=int(entry.size_bytes or -1),
-        context_tokens=int(entry.max_context_length or 0),
+        size_bytes=count(entry.size_bytes) or -1,
+        context_tokens=context(entry.max_context_length),
         is_gguf=entry.format == "gguf",
         sees=entry.capabilities.vision,
         calls_tools=entry.capabilities.trained_for_tool_use,
@@ -208,7 +213,7 @@ def _from_v0(entry: _ModelV0) -> ListedModel:
         architecture=entry.arch or "",
         quantization=entry.quantization or "",
         size_bytes=-1,
-        context_tokens=int(entry.max_context_length or 0),
+        context_tokens=context(entry.max_context_length),
         is_gguf=entry.compatibility_type == "gguf",
         sees=entry.type == "vlm",
         calls_tools="tool_use" in entry.capabilities,
@@ -220,4 +225,4 @@ def _from_v0(entry: _ModelV0) -> ListedModel:
 def _instances_v0(entry: _ModelV0) -> tuple[ListedInstance, ...]:
     if entry.state != "loaded":
         return ()
-    return (ListedInstance(id=entry.id, context_tokens=int(entry.loaded_context_length or 0)),)
+    return (ListedInstance(id=entry.id, context_tokens=context(entry.loaded_context_length)),)

@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from autotuned.engines.answers import UNREADABLE
 from autotuned.engines.chat_events import problem_in
 from autotuned.engines.chat_json import Json, encoded
 from autotuned.engines.endpoint import Endpoint
@@ -46,6 +47,10 @@ class ServerProblem(Exception):
 
 class ServerGone(ServerProblem):
     """Nobody takes connections: whatever the server had is out of reach."""
+
+
+class ServerSilent(ServerProblem):
+    """The server did not answer in time; it may still do what it was asked for."""
 
 
 class TokenRefused(ServerProblem):
@@ -87,7 +92,7 @@ class Rest:
         body = await self._post(LOAD_V1, wanted, seconds=seconds)
         try:
             loaded = msgspec.json.decode(body, type=_Loaded)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ServerProblem(f"it sent an answer that cannot be read ({error})") from error
         return instance_of(loaded.instance_id, loaded.load_config)
 
@@ -122,7 +127,7 @@ class Rest:
         except ConnectionBroken as error:
             raise ServerGone(f"it cannot be reached ({error})") from error
         except (ConnectionSilent, TimeoutError) as error:
-            raise ServerProblem(f"it did not answer within {seconds:g} seconds") from error
+            raise ServerSilent(f"it did not answer within {seconds:g} seconds") from error
         if status == HTTPStatus.UNAUTHORIZED:
             raise TokenRefused
         return status, answer

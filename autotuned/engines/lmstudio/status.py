@@ -66,5 +66,6 @@ def unreachable(problem: Exception, url: str, *, is_installed: bool) -> EngineSt
         )
         state = EngineState.UNREACHABLE
     else:
-        return EngineStatus(name=NAME, state=EngineState.NOT_INSTALLED, address=url, detail=str(problem))
+        detail = f"nothing answers at {url}, and the home folder has no trace of it"
+        return EngineStatus(name=NAME, state=EngineState.NOT_INSTALLED, address=url, detail=detail)
     return EngineStatus(name=NAME, state=state, address=url, detail=str(problem), findings=(finding,))

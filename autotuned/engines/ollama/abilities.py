@@ -21,6 +21,8 @@ KNOBS = Knobs(
     host_prompt_cache=KnobScope.SERVER,
     keep_alive=KnobScope.REQUEST,
 )
+# How somebody else started a server, it does not tell.
+ATTACHED_KNOBS = Knobs(context_tokens=KnobScope.LOAD, keep_alive=KnobScope.REQUEST)
 
 
 def capabilities_of(settings: OllamaSettings, features: Features, *, is_local: bool) -> Capabilities:
@@ -47,5 +49,5 @@ def capabilities_of(settings: OllamaSettings, features: Features, *, is_local: b
         is_local=is_local,
         slots_count=settings.slots if settings.mode == MANAGED else 1,
         server_cache_type=KvCacheType(settings.kv_cache) if settings.mode == MANAGED else KvCacheType.F16,
-        knobs=KNOBS,
+        knobs=KNOBS if settings.mode == MANAGED else ATTACHED_KNOBS,
     )

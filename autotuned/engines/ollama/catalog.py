@@ -59,10 +59,10 @@ class Catalog:
 
     async def look(self) -> None:
         """Brings the list up to date. Raises what ``ask`` raises; the list is then what it was."""
-        tags = (await ask(self._endpoint, "/api/tags", Tags)).models or []
+        tags = (await ask(self._endpoint, "/api/tags", Tags)).sound()
         here = [tag for tag in tags if not tag.remote_host and not tag.remote_model]
-        gate = asyncio.Semaphore(ASKED_AT_ONCE)
-        found = await asyncio.gather(*(self._known_of(tag, gate) for tag in here))
+        gate, silent = asyncio.Semaphore(ASKED_AT_ONCE), asyncio.Event()
+        found = await asyncio.gather(*(self._known_of(tag, gate, silent) for tag in here))
         self._looked_at = {
             key: known for key, known in self._looked_at.items() if key in {(t.name, t.digest) for t in here}
         }
@@ -72,20 +72,26 @@ class Catalog:
         """The server is not there: there is nothing to run."""
         self._known = {}
 
-    async def _known_of(self, tag: Tag, gate: asyncio.Semaphore) -> Known | None:
+    async def _known_of(self, tag: Tag, gate: asyncio.Semaphore, silent: asyncio.Event) -> Known | None:
+        """What is known of it. After the first silence no other is asked about in this look."""
         key = (tag.name, tag.digest)
         if key in self._looked_at:
             return self._looked_at[key]
         try:
             async with gate:
+                if silent.is_set():
+                    raise ConnectionSilent("it hangs")
                 known = await self._learn(tag)
         except (Refused, UnreadableStream) as error:
             _log.warning("a model cannot be described", extra=fields(model=tag.name, reason=str(error)))
             known = _unsound(tag, f'Ollama cannot describe "{tag.name}" ({error}); pull it again.')
         except (ConnectionBroken, ConnectionSilent) as error:
             # It may tell the next time.
+            silent.set()
             return _unsound(tag, f'Ollama did not describe "{tag.name}" ({error}).')
         self._looked_at[key] = known
+        if known is not None:
+            self._known[known.name] = known  # for those who cannot wait until all are told
         return known
 
     async def _learn(self, tag: Tag) -> Known | None:

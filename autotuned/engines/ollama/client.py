@@ -7,10 +7,12 @@ Invariant: an answer that is not what it should be is one of the exceptions here
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
+from autotuned.engines.answers import UNREADABLE, context, count
 from autotuned.engines.chat_events import UnreadableStream
 from autotuned.engines.endpoint import Endpoint
 from autotuned.engines.http import ConnectionSilent, fetch
@@ -48,11 +50,23 @@ class Tag(msgspec.Struct):
     remote_host: str = ""
     remote_model: str = ""
 
+    def __post_init__(self) -> None:
+        """No size is below 0 or beyond all bounds."""
+        self.size = count(self.size)
+
 
 class Tags(msgspec.Struct):
     """``/api/tags``."""
 
-    models: list[Tag] | None = None
+    models: list[msgspec.Raw] | None = None
+
+    def sound(self) -> list[Tag]:
+        """The models; one that cannot be read hides itself alone."""
+        found = []
+        for each in self.models or ():
+            with suppress(*UNREADABLE):
+                found.append(msgspec.json.decode(each, type=Tag))
+        return found
 
 
 class Running(msgspec.Struct):
@@ -63,6 +77,11 @@ class Running(msgspec.Struct):
     size_vram: int = 0
     context_length: int = 0
     expires_at: str = ""
+
+    def __post_init__(self) -> None:
+        """No number is below 0 or beyond all bounds."""
+        self.size, self.size_vram = count(self.size), count(self.size_vram)
+        self.context_length = context(self.context_length)
 
 
 class RunningList(msgspec.Struct):
@@ -138,7 +157,7 @@ async def ask(
         raise Refused(status, error_text(content))
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UnreadableStream(str(error)) from error
 
 
@@ -146,5 +165,5 @@ def error_text(content: bytes) -> str:
     """The server's own words in the body of an error."""
     try:
         return msgspec.json.decode(content, type=_Problem).error
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return content[:500].decode(errors="replace")

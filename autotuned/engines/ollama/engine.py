@@ -12,7 +12,6 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 
 from autotuned.core.engine import Capabilities, EngineResident, EngineState, EngineStatus, Finding, Severity
@@ -41,6 +40,9 @@ from autotuned.log import fields
 NAME = "ollama"
 # A list that is younger is not asked for again.
 FRESH_SECONDS = 5.0
+# How long a list waits for a look, and a refresh: a look at a server that hangs goes on without them.
+PATIENCE_SECONDS = 2.5
+REFRESH_SECONDS = 5.0
 # A model that is kept until somebody says otherwise expires in centuries.
 FOREVER_SECONDS = 10 * 366 * 24 * 3600.0
 
@@ -81,7 +83,9 @@ class OllamaEngine:
         self._residents: tuple[Running, ...] = ()
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at: float | None = None
-        self._unloads: set[asyncio.Task[None]] = set()
+        self._looks_since = 0.0
+        self._is_listed = False
+        self._unloads: set[asyncio.Task[bool]] = set()
         self._is_closed = False
 
     @property
@@ -115,21 +119,16 @@ class OllamaEngine:
 
     async def refresh(self) -> None:
         """See ``Engine.refresh``. Callers at the same time share one look."""
-        if self._is_closed or not self._is_on or self._url_finding:
-            return
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._refresh(), name="refresh ollama")
-        await asyncio.shield(self._refreshing)
+        await self._look_within(REFRESH_SECONDS)
 
     async def models(self) -> Sequence[ModelEntry]:
         """The models that the server has; looks again where the last look is some seconds old."""
-        now = self._clock.monotonic()
-        if self._refreshed_at is None or now - self._refreshed_at >= FRESH_SECONDS:
-            await self.refresh()
+        await self._look_if_stale()
         return tuple(self._entry(known) for known in self._catalog.models)
 
     async def residents(self) -> Sequence[EngineResident]:
-        """What the server had in memory at the last look."""
+        """What the server has in memory; looks again like ``models``."""
+        await self._look_if_stale()
         now = self._clock.now()
         return tuple(
             EngineResident(
@@ -154,7 +153,10 @@ class OllamaEngine:
         for model in self._living.all:
             if model.incarnation.model.runner_key == self._catalog.runner_key(model_id):
                 self._living.end(model, "it was unloaded")
-        await self._loading.unload(model_id)
+        if not await self._unload(model_id):
+            raise self._server.unreachable(
+                f'has not let go of "{model_id}": it hangs, or others use it', advice="unload it again later"
+            )
         return True
 
     async def load(
@@ -213,8 +215,7 @@ class OllamaEngine:
         self._living.end_all("the engine was closed")
         if self._refreshing is not None:
             self._refreshing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refreshing
+            await asyncio.wait([self._refreshing])
         await asyncio.gather(*self._unloads)
 
     @property
@@ -229,6 +230,25 @@ class OllamaEngine:
         self._residents = ()
         self._living.end_all(cause)
 
+    async def _look_if_stale(self) -> None:
+        now = self._clock.monotonic()
+        # A request may have found it there again since.
+        is_back = self._server.state is EngineState.READY and not self._is_listed
+        if self._refreshed_at is None or now - self._refreshed_at >= FRESH_SECONDS or is_back:
+            await self._look_within(PATIENCE_SECONDS)
+
+    async def _look_within(self, seconds: float) -> None:
+        """Waits for a look, until it has taken so long; it goes on."""
+        if self._is_closed or not self._is_on or self._url_finding:
+            return
+        now = self._clock.monotonic()
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh(), name="refresh ollama")
+            self._looks_since = now
+        done, _ = await asyncio.wait([self._refreshing], timeout=max(0.0, self._looks_since + seconds - now))
+        for look in done:
+            look.result()
+
     async def _refresh(self) -> None:
         try:
             await self._look()
@@ -240,11 +260,13 @@ class OllamaEngine:
         await self._server.look()
         if self._server.state is not EngineState.READY:
             self._catalog.forget()
+            self._is_listed = False
             self._residents = ()
             return
         before = self._living.all
         try:
             await self._catalog.look()
+            self._is_listed = True
             self._residents = tuple(await self._loading.running())
         except Answer as error:
             _log.warning("ollama told nothing", extra=fields(problem=str(error)))
@@ -254,10 +276,10 @@ class OllamaEngine:
     async def _known(self, model_id: str) -> Known:
         """The model as the server has it. Raises ``ModelNotFound``."""
         if self._catalog.get(model_id) is None:
-            await self.refresh()
+            await self._look_within(self._settings.load_timeout_seconds)
         known = self._catalog.get(model_id)
         if known is None:
-            raise ModelNotFound(model_id, "")
+            raise ModelNotFound(model_id, "", engine=NAME)
         return known
 
     def _entry(self, known: Known) -> ModelEntry:
@@ -273,13 +295,23 @@ class OllamaEngine:
     async def _leave(self, model: OllamaModel) -> None:
         """Has the server let go of a model, unless another of ours runs in the same process."""
         if self._living.remove(model):
-            await self._loading.unload(model.incarnation.model.name)
+            await self._unload(model.incarnation.model.name)
+
+    async def _unload(self, name: str) -> bool:
+        """Has the server let go of it, and tells of it no more before the next look; whether it has."""
+        if not await self._loading.unload(name):
+            return False
+        key = self._catalog.runner_key(name)
+        self._residents = tuple(
+            each for each in self._residents if self._catalog.runner_key(each.name) != key
+        )
+        return True
 
     async def _take_back(self, known: Known) -> None:
         """Unloads what a load may have left; goes on even if its caller is cancelled again."""
         if any(model.incarnation.model.runner_key == known.runner_key for model in self._living.all):
             return
-        unloading = asyncio.create_task(self._loading.unload(known.name), name=f"take back {known.name}")
+        unloading = asyncio.create_task(self._unload(known.name), name=f"take back {known.name}")
         self._unloads.add(unloading)
         unloading.add_done_callback(self._unloads.discard)
         await asyncio.shield(unloading)

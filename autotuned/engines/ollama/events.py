@@ -21,9 +21,9 @@ from autotuned.core.generation import (
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
-    Usage,
 )
-from autotuned.engines.chat_events import UnreadableStream
+from autotuned.engines.answers import UNREADABLE, seconds
+from autotuned.engines.chat_events import UnreadableStream, sound_usage
 
 NANOSECONDS = 1e9
 
@@ -103,7 +103,7 @@ class AnswerReader:
         """The events of one line. Raises ``ServerProblem`` and ``UnreadableStream``."""
         try:
             line = _decode(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UnreadableStream(str(error)) from error
         if line.error:
             raise ServerProblem(line.error)
@@ -121,7 +121,7 @@ class AnswerReader:
         events += [self._tool_call(call) for call in calls]
         if line.done:
             self.finished = True
-            self.load_seconds = line.load_duration / NANOSECONDS
+            self.load_seconds = seconds(line.load_duration / NANOSECONDS)
             events.append(self._finish(line))
         return events
 
@@ -134,7 +134,10 @@ class AnswerReader:
     def _tool_call(self, call: _ToolCall) -> ToolCallDelta:
         """A call comes whole. Older versions give it no id."""
         self._called, self._part = True, None
-        arguments = bytes(call.function.arguments).decode()
+        try:
+            arguments = bytes(call.function.arguments).decode()
+        except UnicodeDecodeError as error:
+            raise UnreadableStream(str(error)) from error
         return ToolCallDelta(
             self._index(ToolCallDelta),
             call.id or f"call_{uuid.uuid4().hex[:8]}",
@@ -160,7 +163,7 @@ class AnswerReader:
             reason = FinishReason.TOOL_CALLS if self._called else FinishReason.STOP
         return EngineFinished(
             reason,
-            Usage(line.prompt_eval_count, line.prompt_eval_cached_count, line.eval_count),
-            line.prompt_eval_duration / NANOSECONDS,
-            line.eval_duration / NANOSECONDS,
+            sound_usage(line.prompt_eval_count, line.prompt_eval_cached_count, line.eval_count),
+            seconds(line.prompt_eval_duration / NANOSECONDS),
+            seconds(line.eval_duration / NANOSECONDS),
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 from autotuned.core.errors import ModelInvalid
 from autotuned.core.model import ModelFacts
+from autotuned.engines.answers import MOST_COUNT
 from autotuned.engines.gguf import KEPT_ELEMENTS, GgufHeader, Value, read_header
 from autotuned.engines.gguf_facts.facts import model_facts
 from autotuned.engines.gguf_types import TENSOR_TYPES
@@ -145,10 +146,12 @@ def _weights(tensors: list[Tensor]) -> tuple[dict[str, int], int]:
             raise ModelInvalid(f'Ollama names a tensor type "{tensor.type}" that is not known here.')
         name, block_elements, block_bytes = known
         elements = math.prod(tensor.shape)
+        if min(tensor.shape, default=0) < 0 or elements > MOST_COUNT:
+            raise ModelInvalid(f'Ollama tells of a tensor "{tensor.name}" of a size which no model has.')
         elements_count += elements
         sizes[name] = sizes.get(name, 0) + elements // block_elements * block_bytes
     return sizes, elements_count
 
 
 def _whole(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and 0 <= value <= MOST_COUNT else 0

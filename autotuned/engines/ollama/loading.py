@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from autotuned.core.engine import EngineState
 from autotuned.core.errors import AutotuneError, ModelLoadFailed, ModelNotFound
 from autotuned.core.model import LoadPhase, LoadProgress
 from autotuned.core.ports import Clock
@@ -19,7 +20,7 @@ from autotuned.engines.ollama.body import Incarnation, load_call, unload_call
 from autotuned.engines.ollama.catalog import Catalog
 from autotuned.engines.ollama.client import NOT_FOUND, Ended, Refused, Running, RunningList, ask
 from autotuned.engines.ollama.refusals import quoted
-from autotuned.engines.ollama.server import Server
+from autotuned.engines.ollama.server import PROGRAM, Server
 from autotuned.log import fields
 
 # How fast weights are read, for a guess at when the rest begins: the server does not say.
@@ -75,8 +76,8 @@ class Loading:
         tell(LoadPhase.READY)
         return running, self._clock.monotonic() - began_at
 
-    async def unload(self, name: str) -> None:
-        """Has the server let go of a model, and returns when it has, or is gone itself. Raises nothing."""
+    async def unload(self, name: str) -> bool:
+        """Has the server let go of a model; whether it has, or is gone itself. Raises nothing."""
         call, key = unload_call(name), self._catalog.runner_key(name)
         deadline = self._clock.monotonic() + UNLOAD_SECONDS
         try:
@@ -84,11 +85,13 @@ class Loading:
             while await self.find(key) is not None:
                 if self._clock.monotonic() >= deadline:
                     _log.warning("ollama keeps a model that others use", extra=fields(model=name))
-                    return
+                    return False
                 await asyncio.sleep(UNLOAD_LOOK_SECONDS)
         except Answer as error:
             _log.warning("unload not confirmed", extra=fields(model=name, problem=quoted(str(error))))
             await self._server.failed()
+            return isinstance(error, ConnectionBroken) and self._server.state is not EngineState.READY
+        return True
 
     async def running(self) -> list[Running]:
         """What is in memory. Raises what ``ask`` raises."""
@@ -104,7 +107,7 @@ class Loading:
     async def _failure(self, error: Exception, name: str) -> AutotuneError:
         if isinstance(error, Refused):
             if error.status == NOT_FOUND:
-                return ModelNotFound(name, "")
+                return ModelNotFound(name, "", engine=PROGRAM)
             return ModelLoadFailed(
                 f'Ollama cannot load "{name}": {quoted(error.message)}; choose a smaller context or model.',
                 model=name,

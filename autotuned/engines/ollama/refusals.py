@@ -13,6 +13,7 @@ from autotuned.core.errors import AutotuneError, ContextTooLong, FieldInvalid, M
 from autotuned.engines.chat_events import problem_in
 from autotuned.engines.ollama.body import Call
 from autotuned.engines.ollama.client import NOT_FOUND
+from autotuned.engines.ollama.server import PROGRAM
 
 FIRST_SERVER_ERROR = 500
 LONGEST_QUOTE = 300
@@ -36,7 +37,7 @@ def refusal(
     if problem.type == "exceed_context_size_error" or _TOO_LONG.search(inner):
         return _too_long(problem.n_prompt_tokens, problem.n_ctx or context_tokens, inner)
     if status == NOT_FOUND and "not found" in inner:
-        return ModelNotFound(model, "")
+        return ModelNotFound(model, "", engine=PROGRAM)
     return _of_request(inner, text, problem.code, call, model)
 
 

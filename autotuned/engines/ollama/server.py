@@ -94,10 +94,28 @@ class Server:
                 await self._not_there(str(error))
             except ConnectionSilent:
                 self._set(
-                    EngineState.UNREACHABLE, f"{self.endpoint.url} takes connections but does not answer"
+                    EngineState.UNREACHABLE,
+                    f"{self.endpoint.url} takes connections but does not answer",
+                    Finding(
+                        code="ollama-silent",
+                        severity=Severity.WARNING,
+                        subject=PROGRAM,
+                        text=f"Ollama takes connections at {self.endpoint.url} but does not answer.",
+                        advice="Restart Ollama.",
+                    ),
                 )
             except (Refused, UnreadableStream):
-                self._set(EngineState.UNREACHABLE, f"what answers at {self.endpoint.url} is not Ollama")
+                self._set(
+                    EngineState.UNREACHABLE,
+                    f"what answers at {self.endpoint.url} is not Ollama",
+                    Finding(
+                        code="ollama-is-something-else",
+                        severity=Severity.WARNING,
+                        subject=PROGRAM,
+                        text=f"What answers at {self.endpoint.url} is not Ollama.",
+                        advice='Set ollama.url to where Ollama is, or ollama.mode to "off".',
+                    ),
+                )
             else:
                 self._there(answer.version)
 
@@ -108,7 +126,9 @@ class Server:
         if self.state is EngineState.STARTING:
             await self._started.wait()
         if self.state is not EngineState.READY:
-            raise self.unreachable(f"is not there: {self.detail}", served=False)
+            raise self.unreachable(
+                f"is not there: {self.detail}", advice='"autotunectl doctor" says what to do', served=False
+            )
 
     async def failed(self) -> str:
         """Looks again after a request broke; why the server is gone, or "" where it is not."""
@@ -118,9 +138,11 @@ class Server:
         await self.look()
         return "" if self.state is EngineState.READY else self.detail
 
-    def unreachable(self, what: str, *, served: bool = True) -> EngineUnreachable:
+    def unreachable(
+        self, what: str, *, served: bool = True, advice: str = "send the request again"
+    ) -> EngineUnreachable:
         """The error of a server of which this is to be said."""
-        error = EngineUnreachable(f"Ollama {what}; send the request again.", url=self.endpoint.url)
+        error = EngineUnreachable(f"Ollama {what}; {advice}.", url=self.endpoint.url)
         error.served = served
         return error
 
@@ -175,9 +197,9 @@ class Server:
     async def _not_there(self, problem: str) -> None:
         """Nothing answers: it is started, where that is ours to do and not too soon."""
         url = self.endpoint.url
-        self._on_gone(f"nothing answers at {url} any more")
+        self._on_gone(f"nothing answers at {url}")
         if self._settings.mode == "attach" or not is_loopback(self.endpoint) or self.endpoint.tls:
-            self._set(EngineState.UNREACHABLE, f"nothing answers at {url} ({problem})")
+            self._missing(problem)
             return
         if self.is_ours:
             self._set(
@@ -185,10 +207,39 @@ class Server:
             )
             return
         program = shutil.which(PROGRAM, path=self._search_path)
-        if program is None:
+        if program is None and self._settings.mode == MANAGED:
+            self._set(
+                EngineState.NOT_INSTALLED,
+                f'no "{PROGRAM}" is on PATH',
+                Finding(
+                    code="ollama-not-installed",
+                    severity=Severity.WARNING,
+                    subject=PROGRAM,
+                    text=f'ollama.mode is "managed", but no "{PROGRAM}" is on the PATH of the daemon.',
+                    advice='Install Ollama, or set ollama.mode to "auto".',
+                ),
+            )
+        elif program is None and self.version:  # it was there a while ago
+            self._missing(problem)
+        elif program is None:
             self._set(EngineState.NOT_INSTALLED, f'nothing answers at {url}, and no "{PROGRAM}" is on PATH')
         elif self._clock.monotonic() >= self._start_at:
             await self._start(program)
+
+    def _missing(self, problem: str) -> None:
+        """Nothing answers where a server is known to be, and it is not ours to start."""
+        url = self.endpoint.url
+        self._set(
+            EngineState.UNREACHABLE,
+            f"nothing answers at {url} ({problem})",
+            Finding(
+                code="ollama-unreachable",
+                severity=Severity.WARNING,
+                subject=PROGRAM,
+                text=f"Nothing answers at {url}, where Ollama should be.",
+                advice='Start Ollama, correct ollama.url, or set ollama.mode to "off".',
+            ),
+        )
 
     async def _start(self, program: str) -> None:
         environment = server_environment(self._settings, self.endpoint)
@@ -217,7 +268,7 @@ class Server:
             cause = await process.wait_gone()
             lived_seconds = self._clock.monotonic() - started_at
             self._deaths_count = 1 if lived_seconds >= SETTLED_SECONDS else self._deaths_count + 1
-            pause = min(FIRST_PAUSE_SECONDS * 2 ** (self._deaths_count - 1), LONGEST_PAUSE_SECONDS)
+            pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self._deaths_count - 1, 16), LONGEST_PAUSE_SECONDS)
             self._start_at = self._clock.monotonic() + pause
             # The next look decides: somebody else may have taken the address.
             self._set(EngineState.UNREACHABLE, f"the daemon's own server ended: {cause}")

@@ -35,6 +35,7 @@ USUAL_SLOTS = 4
 
 OK = 200
 UNAUTHORIZED = frozenset({401, 403})
+NOT_FOUND = 404
 NOT_READY = 503
 _VERSION_PATH = "/v1"
 
@@ -62,6 +63,7 @@ class Server:
         self.is_up = False
         self.is_busy = False
         self.is_starting = False
+        self._list_status = 0
         self.problem = "it was not looked at yet"
         self.active_count = 0
 
@@ -135,6 +137,7 @@ class Server:
         if self.rest_seconds:
             return
         was_up, self.is_starting, self._was_looked_at = self.is_up, False, True
+        self._list_status = 0
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 await self._read_token()
@@ -180,7 +183,7 @@ class Server:
                     severity=Severity.PROBLEM,
                     subject=name,
                     text=f"{self.url} is not used without its token: {self.problem}.",
-                    advice=f'The entry of "{name}" in openai.upstreams says where the token comes from.',
+                    advice=self._token_advice(),
                 )
             )
         elif not self.is_up:
@@ -190,7 +193,7 @@ class Server:
                     severity=Severity.WARNING,
                     subject=name,
                     text=f"{self.url} is not used: {self.problem}.",
-                    advice="Start it, or take its entry out of openai.upstreams.",
+                    advice=self._advice(),
                 )
             )
         return found
@@ -214,6 +217,7 @@ class Server:
         """Reads what it lists, and once what it is; what is wrong with it, "" for nothing."""
         status, server_header, body = await self._get("/models")
         self.is_starting = status == NOT_READY
+        self._list_status = status
         if status in UNAUTHORIZED:
             return f"it refuses {self.token_problem()}"
         if status != OK:
@@ -234,7 +238,25 @@ class Server:
     def token_problem(self) -> str:
         """What a server refused that lets nobody in, and where to look."""
         place = self.token_place
-        return f"the token of {place}" if place else "requests without a token; add token=env:VARIABLE"
+        return f"the token of {place}" if place else "requests without a token"
+
+    def _token_advice(self) -> str:
+        source = self._upstream.token_source
+        if source and source.kind == "env":
+            return (
+                f'Set {source.place} where the daemon is started, and restart it: "autotunectl stop" ends it.'
+            )
+        return f'The entry of "{self._upstream.name}" in openai.upstreams says where the token comes from.'
+
+    def _advice(self) -> str:
+        """What to do about a server that is not there, by what it answered."""
+        if self._list_status in UNAUTHORIZED and self.token_place:
+            return f"Put the token that it takes into {self.token_place}."
+        if self._list_status in UNAUTHORIZED:
+            return "Add token=env:VARIABLE or token=file:PATH to its entry in openai.upstreams."
+        if self._list_status == NOT_FOUND:
+            return 'Correct its URL in openai.upstreams: most end with "/v1".'
+        return "Start it, or take its entry out of openai.upstreams."
 
     async def _recognize(self) -> None:
         """Asks what only this program tells. What it does not tell stays unknown."""

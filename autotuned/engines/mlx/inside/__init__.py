@@ -1,0 +1,1 @@
+"""What the worker is made of: ``server`` speaks HTTP, ``engine_thread`` owns MLX and calls the rest."""
