@@ -295,7 +295,7 @@ def _is_ready(engine: Engine) -> bool:
 def _shape_defaults(settings: Settings) -> ShapeDefaults:
     return ShapeDefaults(
         slots_count=settings.llamacpp.slots,
-        batch_tokens=settings.llamacpp.batch_tokens,
+        batch_tokens=0,
         flash_attention=True,
         kv_cache=settings.models.kv_cache,
         memory_mapped=True,

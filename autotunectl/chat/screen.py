@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autotune.v1 import inference_service_pb2, model_pb2
 
 _CLEAR_LINE = "\r\x1b[K"
+_WORTH_TELLING_SECONDS = 0.1
 _PHASES = {"waiting": "waits after repeated crashes"}
 
 
@@ -100,5 +101,6 @@ def loading_text(progress: model_pb2.LoadProgress, model: str) -> str:
     phase = _PHASES.get(phase, phase.replace("_", " "))
     elapsed = progress.elapsed_duration
     seconds = elapsed.seconds + elapsed.nanos / 1e9
-    so_far = f", {format_seconds(seconds)}" if seconds else ""
+    # Each phase tells the time once: a small number would stand there for all of a long one.
+    so_far = f", {format_seconds(seconds)}" if seconds >= _WORTH_TELLING_SECONDS else ""
     return f"loading {model or 'the model'}… {phase}{so_far}"

@@ -61,7 +61,7 @@ class Capabilities:
     counts; else they come with the end. ``counts_cached``: it tells how much of a prompt was cached.
     ``prefills``: it can compute a prompt without answering. ``continues_replies``: it goes on from
     ``reply_so_far``. ``is_local``: its models take memory of this machine. ``slots_count``: requests of
-    one model that it runs at the same time. ``server_cache_type`` is the type of the KV cache where no load
+    one model that it runs at the same time. ``batch_tokens`` is configured for it; 0 chooses. ``server_cache_type`` is the type of the KV cache where no load
     may choose it. ``has_gpu``: its build computes on a GPU, and layers can be offered to it.
     """
 
@@ -82,6 +82,7 @@ class Capabilities:
     continues_replies: bool = True
     is_local: bool = True
     slots_count: int = 1
+    batch_tokens: int = 0
     has_gpu: bool = False
     server_cache_type: KvCacheType = KvCacheType.F16
     knobs: Knobs = Knobs()

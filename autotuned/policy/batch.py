@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from autotuned.core.learning import Learned
 from autotuned.core.memory import PressureTier
-from autotuned.core.model import ModelFacts
+from autotuned.core.model import CacheLayout, ModelFacts
 from autotuned.policy.situation import Situation
 
 LONGEST_BATCH_SECONDS = 0.25
@@ -17,6 +17,8 @@ LARGEST_BATCH_TOKENS = 2048
 LARGEST_MICRO_BATCH_TOKENS = 512
 FLOPS_PER_PARAMETER = 2
 ASSUMED_FLOPS_PER_CORE = 50e9
+# MLX is made for GPUs: on a CPU its prefill took 13 times as long as llama.cpp's.
+MLX_CPU_SLOWNESS = 13
 
 
 def batch_tokens(situation: Situation) -> int:
@@ -40,7 +42,12 @@ def micro_batch_tokens(batch: int) -> int:
 def prefill_tokens_per_second(situation: Situation) -> float:
     """The measured speed of prefill, or a cautious estimate before the first request."""
     learned = _learned_speed(situation.learned)
-    return learned or estimated_tokens_per_second(situation.facts, situation.defaults.cores_count)
+    if learned:
+        return learned
+    estimated = estimated_tokens_per_second(situation.facts, situation.defaults.cores_count)
+    if situation.facts.cache_layout is CacheLayout.MLX and not situation.defaults.gpu:
+        return estimated / MLX_CPU_SLOWNESS
+    return estimated
 
 
 def estimated_tokens_per_second(facts: ModelFacts, cores_count: int) -> float:

@@ -34,7 +34,9 @@ def engine_defaults(base: ShapeDefaults, capabilities: Capabilities) -> ShapeDef
         base,
         slots_count=capabilities.slots_count,
         gpu=base.gpu or capabilities.has_gpu,
-        batch_tokens=base.batch_tokens if knobs.batch_tokens is KnobScope.LOAD else ASSUMED_BATCH_TOKENS,
+        batch_tokens=capabilities.batch_tokens
+        if knobs.batch_tokens is KnobScope.LOAD
+        else ASSUMED_BATCH_TOKENS,
         kv_cache=base.kv_cache if cache_is_open else capabilities.server_cache_type.value,
         prompt_cache_share=base.prompt_cache_share if knobs.host_prompt_cache is KnobScope.LOAD else 0.0,
         assumed=assumed_fields(knobs),

@@ -17,7 +17,7 @@ from functools import partial
 
 from autotuned.core.errors import AutotuneError, ShuttingDown, WouldSwap
 from autotuned.core.memory import PressureTier
-from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry, ModelState
+from autotuned.core.model import CacheLayout, LoadPhase, LoadProgress, ModelEntry, ModelState
 from autotuned.core.plan import LoadShape, Need, Plan, PlanAction
 from autotuned.core.ports import Clock, Engine
 from autotuned.log import fields
@@ -86,6 +86,12 @@ class ModelActor:
     def residence(self) -> Residence | None:
         """The loaded model, or None."""
         return self._incarnations.current
+
+    @property
+    def takes_cache_later(self) -> bool:
+        """Whether its engine takes the memory of the KV cache as the context fills, not at the load."""
+        facts = self.entry.facts
+        return facts is not None and facts.cache_layout is CacheLayout.MLX
 
     @property
     def leases_count(self) -> int:

@@ -44,6 +44,10 @@ class Tenant(Protocol):
         """What is loaded of it, if anything."""
 
     @property
+    def takes_cache_later(self) -> bool:
+        """Whether its engine takes the memory of the KV cache as the context fills, not at the load."""
+
+    @property
     def is_busy(self) -> bool:
         """Whether it is used, asked for or changing: then it cannot leave."""
 
@@ -245,7 +249,10 @@ class Residency:
             of_files = memory.resident_bytes - memory.anonymous_bytes
             freed_bytes = memory.anonymous_bytes + min(of_files, mapped_bytes)
             missing_bytes = footprint.total_bytes - mapped_bytes - memory.anonymous_bytes
-            unclaimed_bytes = min(max(0, missing_bytes), footprint.host_prompt_cache_bytes)
+            later_bytes = footprint.host_prompt_cache_bytes
+            if tenant.takes_cache_later:
+                later_bytes += footprint.kv_cache_bytes
+            unclaimed_bytes = min(max(0, missing_bytes), later_bytes)
         else:  # no process of its own
             unclaimed_bytes = footprint.host_prompt_cache_bytes  # taken later, if at all
             freed_bytes = footprint.total_bytes - unclaimed_bytes

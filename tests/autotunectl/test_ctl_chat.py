@@ -292,6 +292,12 @@ def test_the_status_line_says_what_it_waits_for(event, text):
     assert queued_text(event.queued, "pocket") == text
 
 
+def test_the_status_line_tells_no_time_that_has_hardly_begun():
+    event = queued(0, model_pb2.LOAD_PHASE_STARTING).queued
+    event.load_progress.elapsed_duration.nanos = 1_300_000
+    assert queued_text(event, "pocket") == "loading pocket… starting"
+
+
 def test_the_status_line_without_a_model_name():
     assert queued_text(queued(0).queued, "") == "loading the model…"
 

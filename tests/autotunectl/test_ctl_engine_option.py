@@ -252,3 +252,13 @@ def test_each_part_of_a_shape_is_a_fact_or_chosen_by_the_engine(assumed, cache, 
 def test_a_context_is_a_fact_or_chosen_by_the_engine(assumed, text):
     assert shapes.context_text(shape(*assumed), "ollama") == text
     assert shapes.chosen_by("") == "chosen by the engine"
+
+
+def test_a_conversation_takes_the_id_that_the_model_has_on_its_engine(two_engines):
+    model = listed_model("pocket", "ollama")
+    model.places[0].id = "pocket:latest"
+    two_engines.models = [model]
+    with Client(two_engines.address) as client:
+        assert choose(client, "pocket", "ollama") == ("pocket:latest", "ollama")
+        assert choose(client, "ollama/pocket") == ("pocket:latest", "ollama")
+        assert choose(client, "pocket") == ("pocket", "")

@@ -68,6 +68,10 @@ def test_the_last_address_wins(ctl, daemon):
             "Invalid value for '--seed': 'x' is not a valid integer; \"autotunectl chat --help\" explains it.",
         ),
         (
+            ["chat", "--seed", str(1 << 63), "q"],
+            f"Invalid value for '--seed': {1 << 63} is too large; \"autotunectl chat --help\" explains it.",
+        ),
+        (
             ["load", "pocket", "--keep-alive", "soon"],
             "Invalid value for '--keep-alive': \"soon\" is not a time; use one such as 90s, 10m, 2h or 1d, "
             'or -1 for ever; "autotunectl load --help" explains it.',

@@ -1,9 +1,16 @@
 """Addresses of servers: what is understood, what is refused, and what is never shown."""
 
+import asyncio
+import errno
+import os
+import socket
+import ssl
+
 import pytest
 
 from autotuned.core.upstream import parse_upstream
-from autotuned.engines.endpoint import Endpoint, EndpointInvalid
+from autotuned.engines.endpoint import Endpoint, EndpointInvalid, connection_problem
+from autotuned.engines.http import ConnectionBroken, Exchange
 from autotuned.engines.ollama.address import endpoint_of
 
 SECRET = "sesame"  # noqa: S105 - not one
@@ -76,3 +83,42 @@ def test_a_password_in_a_url_is_never_shown(url):
         with pytest.raises(ValueError, match=r".") as caught:
             use(url)
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 11434)"), "connection refused"),
+        (
+            OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1), [Errno 111] Connect"),
+            os.strerror(111).lower(),
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "no such file or directory"),
+        (socket.gaierror(-2, "Name or service not known"), "its host is not known"),
+        (OSError("something"), "something"),
+    ],
+)
+def test_why_there_is_no_connection(error, words):
+    assert connection_problem(error) == words
+
+
+async def test_a_certificate_and_a_server_without_tls_are_told_apart():
+    untrusted = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    untrusted.verify_message = "self-signed certificate"
+    assert connection_problem(untrusted) == "its certificate is not trusted: self-signed certificate"
+
+    async def greet(reader, writer):
+        writer.write(b"220 hello\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionBroken, match="it does not speak TLS there"):
+            async with Exchange(
+                endpoint=Endpoint.of_url(f"https://127.0.0.1:{port}"),
+                method="GET",
+                target="/",
+                silence_seconds=5,
+            ):
+                pass

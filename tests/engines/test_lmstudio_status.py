@@ -39,6 +39,7 @@ async def test_without_a_trace_of_it_there_is_nothing_to_report(tmp_path):
     await engine.refresh()
     assert engine.status().state is EngineState.NOT_INSTALLED
     assert engine.status().findings == ()
+    assert engine.status().detail.startswith("nothing answers at http://127.0.0.1:")
     assert list(await engine.models()) == []
     await engine.close()
 

@@ -85,7 +85,7 @@ async def test_a_server_that_has_died_a_thousand_times_is_started_again(tmp_path
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     settings = OllamaSettings(mode="auto", url=f"http://127.0.0.1:{free_port()}")
     engine = OllamaEngine(settings=settings, clock=clock)
-    engine._server._deaths_count = 1100  # noqa: SLF001 - it would take a day
+    engine._server._deaths_count = 1100
     await engine.refresh()
     await until(lambda: engine.status().state is EngineState.UNREACHABLE, "it has died")
     assert "exited with status 1" in engine.status().detail
@@ -101,7 +101,7 @@ async def test_what_others_keep_is_not_said_to_be_unloaded(clock, monkeypatch):
         "/api/chat": {"done_reason": "unload"},
     }
     async with answering(pages) as url, connected(url, clock) as engine:
-        with pytest.raises(EngineUnreachable, match="m0.* others use it"):
+        with pytest.raises(EngineUnreachable, match=r"m0.* others use it"):
             await engine.unload_resident("m0")
         pages["/api/chat"] = None
         with pytest.raises(EngineUnreachable, match="m0"):

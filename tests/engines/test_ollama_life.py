@@ -406,3 +406,40 @@ async def test_what_was_unloaded_is_told_of_no_more(engine, server):
     assert [resident.model_id for resident in await engine.residents()] == ["pocket:latest"]
     assert await engine.unload_resident("pocket:latest")
     assert await engine.residents() == ()
+
+
+async def test_what_others_had_in_memory_stays_there_when_the_daemon_ends(server, clock):
+    loads, reloads = await loads_of(server)
+    await raw_chat(server, num_ctx=EXPLICIT)
+    async with connected(server.url, clock) as engine:
+        model = await load(engine)
+        assert (await engine.residents())[0].expires_at > 0
+        await engine.refresh()
+        assert (await engine.residents())[0].expires_at == 0
+        assert await loads_of(server) == (loads + 1, reloads)
+    assert await model.wait_gone() == "the daemon let go of it"
+    async with connected(server.url, clock) as engine:
+        (resident,) = await engine.residents()
+        # As long as Ollama keeps what nobody says anything of, not for ever.
+        assert 0 < resident.expires_at - clock.now() <= 300
+        model = await load(engine)
+        await model.unload()
+        assert await server.page() | {"runners": []} == await server.page()
+
+
+async def test_what_the_daemon_loaded_in_their_place_is_its_own(server, clock):
+    await raw_chat(server, num_ctx=1024)
+    async with connected(server.url, clock) as engine:
+        await load(engine)
+    assert (await server.page())["runners"] == []
+
+
+async def test_a_list_that_is_not_complete_is_not_taken_for_all_there_is(server, clock):
+    await server.order("hang", path="/api/show")
+    async with connected(server.url, clock) as engine:
+        assert await engine.models() == ()
+        assert engine.status().state is EngineState.STARTING
+        assert engine.status().detail == "it has not told all of its models yet"
+        await server.order("clear")
+        await engine.refresh()
+        assert engine.status().state is EngineState.READY

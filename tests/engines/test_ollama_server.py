@@ -208,6 +208,10 @@ async def test_one_that_is_not_there_is_said_to_be(clock, settings, state, words
     await engine.refresh()
     assert engine.status().state is state
     assert words in engine.status().detail
+    codes = [finding.code for finding in engine.status().findings]
+    assert codes == {"attach": ["ollama-unreachable"], "managed": ["ollama-not-installed"]}.get(
+        settings["mode"], []
+    )
     assert await engine.models() == ()
     assert await engine.residents() == ()
     await engine.close()
@@ -338,3 +342,26 @@ async def test_a_load_that_the_server_refuses_says_why(tmp_path, clock):
         await server.order("error", path="/api/chat", message="llama-server process has terminated: no room")
         with pytest.raises(ModelLoadFailed, match="no room"):
             await engine.load(entry, SHAPE, lambda _: None)
+
+
+async def test_one_that_was_there_and_is_gone_is_missed(clock, tmp_path):
+    """Where its program is not on PATH, as with the app or a container."""
+    port = free_port()
+    engine = OllamaEngine(
+        settings=OllamaSettings(url=f"http://127.0.0.1:{port}"),
+        clock=clock,
+        environment={"PATH": str(tmp_path)},
+    )
+    async with running_ollama(tmp_path / "there", port=port):
+        await engine.refresh()
+        assert engine.status().state is EngineState.READY
+        assert "slots" not in dict(engine.status().server_settings)
+        assert engine.capabilities().knobs.cache_type is KnobScope.NONE
+    await engine.refresh()
+    status = engine.status()
+    assert (status.state, status.detail) == (
+        EngineState.UNREACHABLE,
+        f"nothing answers at http://127.0.0.1:{port} (connection refused)",
+    )
+    assert [finding.code for finding in status.findings] == ["ollama-unreachable"]
+    await engine.close()

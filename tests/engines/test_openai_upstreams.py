@@ -20,7 +20,7 @@ from autotuned.engines.openai.server import Server
 from autotuned.engines.openai.stops import StopFilter
 from autotuned.engines.openai.tokens import TokenRefused, read_token
 from tests.engines.openai_case import HandClock, engine_of
-from tests.engines.scripted_upstream import scripted_upstream
+from tests.engines.scripted_upstream import error, scripted_upstream
 
 LLAMACPP = {
     "id": "pocket",
@@ -248,3 +248,29 @@ def test_what_cannot_be_a_stop_sequence_goes_on_at_once():
     assert list(passes.feed(TextDelta(0, "E"))) == []
     assert [each.text for each in passes.feed(TextDelta(0, "x"))] == ["E", "x"]
     assert list(StopFilter(()).feed(delta)) == [delta]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "advice"),
+    [
+        ("token=env:LAB", 401, "token that it takes into env:LAB"),
+        ("", 403, "Add token=env:VARIABLE"),
+        ("", 404, 'most end with "/v1"'),
+        ("", 500, "Start it"),
+    ],
+)
+async def test_what_to_do_depends_on_what_it_answers(words, status, advice):
+    async with scripted_upstream(list_answer=[error(status, {"error": "no"})]) as server:
+        engine = engine_of(server.url, words=words, environment={"LAB": "s3cret"}, clock=HandClock())
+        await engine.refresh()
+        (finding,) = engine.status().findings
+        assert advice in finding.advice
+        await engine.close()
+
+
+async def test_a_missing_variable_is_one_of_the_daemons_environment():
+    engine = engine_of("http://127.0.0.1:1", words="token=env:LAB", environment={}, clock=HandClock())
+    await engine.refresh()
+    (finding,) = engine.status().findings
+    assert finding.advice.startswith("Set LAB where the daemon is started")
+    await engine.close()

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from autotuned.core.learning import Learned
 from autotuned.core.memory import MemoryView, PressureTier
+from autotuned.core.model import CacheLayout
 from autotuned.policy.batch import (
     ASSUMED_FLOPS_PER_CORE,
+    MLX_CPU_SLOWNESS,
     batch_tokens,
     estimated_tokens_per_second,
     micro_batch_tokens,
@@ -27,6 +29,15 @@ CRITICAL = MemoryView(reading=PLENTY, pressure=PressureTier.CRITICAL)
 def test_a_batch_lasts_a_quarter_of_a_second_at_most(tokens_per_second, tokens):
     learned = Learned(prefill_tokens_per_second=tokens_per_second)
     assert batch_tokens(situation(defaults=CHOOSE, learned=learned)) == tokens
+
+
+def test_mlx_is_not_taken_to_be_as_fast_on_a_cpu_until_it_is_measured():
+    mlx = replace(POCKET, cache_layout=CacheLayout.MLX)
+    here, on_a_gpu = situation(mlx, defaults=CHOOSE), situation(mlx, defaults=replace(CHOOSE, gpu=True))
+    assert prefill_tokens_per_second(here) * MLX_CPU_SLOWNESS == prefill_tokens_per_second(on_a_gpu)
+    assert prefill_tokens_per_second(on_a_gpu) == prefill_tokens_per_second(situation(defaults=CHOOSE))
+    measured = situation(mlx, defaults=CHOOSE, learned=Learned(prefill_tokens_per_second=500.0))
+    assert prefill_tokens_per_second(measured) == 500.0
 
 
 @given(st.floats(0.1, 1e7), st.floats(0.1, 1e7))

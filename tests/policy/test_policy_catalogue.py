@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from autotuned.core.model import ModelEntry
-from autotuned.policy.catalogue import joined, named
+from autotuned.policy.catalogue import joined, named, placed
 from tests.examples import POCKET
 
 ENGINES = ("llamacpp", "mlx", "ollama", "lmstudio", "gpu")
@@ -95,3 +95,20 @@ def test_a_name_that_looks_qualified_is_no_place_for_other_content():
         "ollama/ollama/x": ["ollama:x"],
         "y": ["ollama:y"],
     }
+
+
+def test_of_two_names_on_one_engine_the_one_that_is_called_so_is_the_same_model():
+    models = joined([entry("x"), entry("a", "ollama"), entry("x:latest", "ollama"), entry("b", "ollama")])
+    assert summary(models) == {
+        "x": ["llamacpp:x", "ollama:x:latest"],
+        "a": ["ollama:a"],
+        "b": ["ollama:b"],
+    }
+
+
+def test_a_place_is_found_by_what_its_engine_calls_it():
+    models = joined([entry("x"), entry("team", "ollama"), entry("x", "lab", digest="b")])
+    assert [each.id for each in models] == ["lab/x", "x"]
+    assert placed(models, "team", "ollama") is named(models, "x")
+    assert placed(models, "x", "lab") is named(models, "lab/x")
+    assert placed(models, "x", "ollama") is None

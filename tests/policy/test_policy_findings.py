@@ -12,6 +12,7 @@ from autotuned.policy.findings import LITTLE_DISK_BYTES, Circumstances, findings
 from tests.examples import POCKET
 
 READY = EngineStatus(name="llamacpp", state=EngineState.READY)
+HUNG = EngineStatus(name="x", state=EngineState.UNREACHABLE, detail="its server ended")
 MODEL = ModelEntry(id="pocket", engine="llamacpp", path="/p.gguf", size_bytes=1, facts=POCKET)
 BROKEN = ModelEntry(
     id="b", engine="llamacpp", path="/b.gguf", size_bytes=1, facts=None, problem="it is cut short."
@@ -40,6 +41,8 @@ def test_where_all_is_well_nothing_is_said():
         ("default-model-missing", Severity.PROBLEM, {"default_model": "gone"}),
         ("model-unusable", Severity.WARNING, {"models": joined([MODEL, BROKEN])}),
         ("memory-pressure", Severity.WARNING, {"pressure": PressureTier.HIGH}),
+        ("preferred-engine-missing", Severity.WARNING, {"prefer": "olama"}),
+        ("engine-unreachable", Severity.WARNING, {"statuses": (READY, HUNG)}),
         ("disk-almost-full", Severity.WARNING, {"disk_free_bytes": LITTLE_DISK_BYTES - 1}),
     ],
 )
@@ -59,3 +62,7 @@ def test_the_worst_comes_first_and_engines_speak_for_themselves():
 
 def test_a_default_of_a_named_engine_is_not_called_missing():
     assert found(default_model="gpu/big") == ()
+
+
+def test_a_preference_for_an_engine_that_is_there_is_no_finding():
+    assert found(prefer="llamacpp") == ()

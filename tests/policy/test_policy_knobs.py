@@ -30,7 +30,7 @@ def planned(knobs, **changes):
 
 def test_an_engine_that_honours_all_is_planned_as_configured():
     defaults = engine_defaults(
-        DEFAULTS, capabilities(ALL, slots_count=DEFAULTS.slots_count, has_gpu=DEFAULTS.gpu)
+        DEFAULTS, capabilities(ALL, slots_count=DEFAULTS.slots_count, has_gpu=DEFAULTS.gpu, batch_tokens=512)
     )
     assert defaults == DEFAULTS
     assert planned(ALL).assumed == ()

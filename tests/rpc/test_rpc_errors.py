@@ -31,6 +31,19 @@ GOLDEN = [
         "MODEL_NOT_FOUND",
         'There is no model "zzz"; add a .gguf file to the models folder. "autotunectl ls" lists the models.',
     ),
+    (
+        errors.ModelNotFound("zzz", "", away="ollama and lab"),
+        CODE.NOT_FOUND,
+        "MODEL_NOT_FOUND",
+        'There is no model "zzz"; models of ollama and lab are missing, because they do not answer. '
+        '"autotunectl ls" lists the models.',
+    ),
+    (
+        errors.ModelNotFound("zzz", "", engine="ollama"),
+        CODE.NOT_FOUND,
+        "MODEL_NOT_FOUND",
+        'The engine ollama has no model "zzz"; "autotunectl ls --engine ollama" lists its models.',
+    ),
     (errors.ModelInvalid("Damaged."), CODE.FAILED_PRECONDITION, "MODEL_INVALID", "Damaged."),
     (errors.ModelLoadFailed("It died."), CODE.FAILED_PRECONDITION, "MODEL_LOAD_FAILED", "It died."),
     (

@@ -125,5 +125,5 @@ async def test_every_name_of_a_model_leads_to_what_was_kept_of_it_and_no_other()
         assert await house.models.keys_of("nobody") == ()
         prefixes = Prefixes(store=None, settings=PrefixSettings(), clock=None)
         loaded = await second.load(second.entries[0], foreign_shape(2048), None)
-        kept = prefixes._incarnation(second.entries[0], loaded, "1")  # noqa: SLF001 - what saved states are told by
+        kept = prefixes._incarnation(second.entries[0], loaded, "1")
         assert kept.model_id == "mlx/x:latest"

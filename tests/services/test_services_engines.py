@@ -115,8 +115,38 @@ async def test_an_engine_that_is_not_there_says_why():
 
 async def test_a_model_that_a_named_engine_lacks_is_not_found():
     async with Quarters(*two()) as house:
-        with pytest.raises(ModelNotFound):
+        with pytest.raises(ModelNotFound, match='llamacpp has no model "own"; it runs on ollama'):
             await house.answer(ask("llamacpp/own"))
+        with pytest.raises(ModelNotFound, match='llamacpp has no model "pocke"; did you mean "pocket"'):
+            await house.answer(ask("llamacpp/pocke"))
+        with pytest.raises(
+            ModelNotFound, match='ollama has no model "zzz"; "autotunectl ls --engine ollama"'
+        ):
+            await house.answer(ask("ollama/zzz"))
+
+
+@pytest.mark.parametrize("state", [EngineState.NOT_INSTALLED, EngineState.OFF])
+async def test_an_engine_that_is_nothing_to_mend_is_not_for_the_doctor(state):
+    first, second = two()
+    second.state, second.detail = state, "there is no such program"
+    async with Quarters(first, second) as house:
+        with pytest.raises(EngineUnreachable, match="no such program; take another one"):
+            await house.answer(ask("ollama/pocket"))
+
+
+async def test_a_name_with_an_engine_is_the_one_that_the_engine_has():
+    """Two names of one file, as Ollama makes them: the first one listed is not what was asked for."""
+    first, second = two()
+    second.entries = (entry("team", "ollama"), entry("pocket:latest", "ollama"), entry("own", "ollama"))
+    async with Quarters(first, second) as house:
+        for name in ("ollama/pocket", "ollama/team", "ollama/own", "ollama/own"):
+            await house.answer(ask(name))
+        assert [each.id for each in second.loaded] == ["pocket:latest", "team", "own"]
+
+
+async def test_a_preference_for_an_engine_that_is_not_there_is_a_finding():
+    async with Quarters(*two(), prefer="olama") as house:
+        assert [each.code for each in await house.reports.findings()] == ["preferred-engine-missing"]
 
 
 async def test_unloading_frees_it_wherever_it_is():
@@ -142,9 +172,11 @@ async def test_what_a_server_has_for_others_is_shown_and_can_be_unloaded():
     async with Quarters(first, second) as house:
         shown = await house.reports.foreign_models()
         assert [(each.id, each.engine, each.resident_memory_bytes) for each in shown] == [
-            ("pocket", "ollama", 7),
-            ("own", "ollama", 0),
+            ("ollama/pocket", "ollama", 7),
+            ("ollama/own", "ollama", 0),
         ]
+        await house.models.listings()
+        assert [each.id for each in await house.reports.foreign_models()] == ["pocket", "own"]
         await house.answer(ask("ollama/pocket"))
         assert [each.id for each in await house.reports.foreign_models()] == ["own"]
         assert (await house.models.unload("own"))[0]

@@ -10,12 +10,13 @@ import pytest
 from autotuned.core.errors import ContextTooLong, ModelLoadFailed, WouldSwap
 from autotuned.core.generation import Usage
 from autotuned.core.memory import PressureTier, SwapPolicy
-from autotuned.core.model import LoadPhase, ModelState
+from autotuned.core.model import CacheLayout, LoadPhase, ModelState
 from autotuned.core.plan import Need, PlanAction
 from autotuned.policy import restart
 from autotuned.services import incarnations
 from autotuned.services.residency import REST_SECONDS
 from tests.examples import DEFAULTS, LLAMA_3_1_8B
+from tests.services import scripted
 from tests.services.scripted import HandLoop, World, entry
 
 GIB = 1 << 30
@@ -149,6 +150,30 @@ async def test_what_other_models_may_still_take_is_not_given_away():
     assert [resident.promised_bytes for resident in view.residents] == [promised]
     assert stage.residency.promised_bytes("first") == promised
     assert stage.residency.promised_bytes("second") == 0
+    await stage.close()
+
+
+@pytest.mark.parametrize("layout", list(CacheLayout))
+async def test_a_cache_that_fills_later_is_not_given_away_either(monkeypatch, layout):
+    """MLX takes the memory of its KV cache as the context fills."""
+    cache_bytes = 0
+
+    def taken(model):
+        return model.footprint.total_bytes - model.footprint.host_prompt_cache_bytes - cache_bytes
+
+    monkeypatch.setattr(scripted, "_taken", taken)
+    stage = Stage("first", "second", total_gib=24, defaults=DEFAULTS)
+    entry = stage.actors["first"].entry
+    stage.actors["first"]._incarnations.entry = replace(
+        entry, facts=replace(entry.facts, cache_layout=layout)
+    )
+    lease = await stage.lease("first", LARGE)
+    cache_bytes = lease.loaded.footprint.kv_cache_bytes
+    await stage.residency.refresh()
+    promised = lease.loaded.footprint.host_prompt_cache_bytes
+    if layout is CacheLayout.MLX:
+        promised += cache_bytes
+    assert stage.residency.promised_bytes("first") == promised
     await stage.close()
 
 

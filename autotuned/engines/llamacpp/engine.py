@@ -103,7 +103,12 @@ class LlamacppEngine:
 
     def capabilities(self) -> Capabilities:
         """What llama.cpp's server does through this adapter."""
-        return replace(CAPABILITIES, slots_count=self._settings.slots, has_gpu=self._builds.has_gpu)
+        return replace(
+            CAPABILITIES,
+            slots_count=self._settings.slots,
+            batch_tokens=self._settings.batch_tokens,
+            has_gpu=self._builds.has_gpu,
+        )
 
     def status(self) -> EngineStatus:
         """It comes with the daemon, unless the settings name a program that is not there."""

@@ -14,6 +14,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -109,6 +110,8 @@ class MlxEngine:
             exact_token_counts=True,
             kv_prefixes=True,
             tool_choice=_installed("llguidance") != "",
+            batch_tokens=self._settings.batch_tokens,
+            has_gpu=_accelerator() != "CPU",
             knobs=Knobs(
                 context_tokens=KnobScope.LOAD,
                 cache_type=KnobScope.LOAD,
@@ -252,8 +255,9 @@ class MlxEngine:
         return path
 
 
+@cache
 def _installed(package: str) -> str:
-    """The version of a package; "" where it is not there."""
+    """The version of a package, as it was when it was first asked for; "" where it is not there."""
     try:
         return distribution_version(package)
     except PackageNotFoundError:

@@ -34,6 +34,8 @@ CHAT_TARGET = "/api/chat"
 GENERATE_TARGET = "/api/generate"
 # A number: the text "-1" is refused. The daemon decides when a model leaves, nobody else.
 FOREVER = -1
+# What Ollama keeps a model for where nobody says anything.
+USUAL_KEEP_ALIVE_SECONDS = 300
 # 0 computes the prompt alone on some of Ollama's ways and means "no limit" on others.
 LEAST_REPLY_TOKENS = 1
 MAX_REPLY_TOKENS = (1 << 31) - 1
@@ -77,6 +79,12 @@ def load_call(incarnation: Incarnation) -> Call:
     """The call that loads the model and asks nothing."""
     body = incarnation.common() | {"messages": [], "options": incarnation.load_options(), "stream": False}
     return Call(CHAT_TARGET, encoded(body))
+
+
+def give_back_call(incarnation: Incarnation) -> Call:
+    """The call that changes nothing but how long the model stays: as long as Ollama's own default."""
+    body = incarnation.common() | {"messages": [], "options": incarnation.load_options(), "stream": False}
+    return Call(CHAT_TARGET, encoded(body | {"keep_alive": USUAL_KEEP_ALIVE_SECONDS}))
 
 
 def unload_call(name: str) -> Call:

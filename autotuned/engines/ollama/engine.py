@@ -105,13 +105,17 @@ class OllamaEngine:
     def status(self) -> EngineStatus:
         """How the server stood at the last look, and what others did to the daemon's models."""
         server = self._server
-        state = EngineState.UNREACHABLE if self._url_finding and self._is_on else server.state
+        state, detail = server.state, server.detail
+        if self._url_finding and self._is_on:
+            state, detail = EngineState.UNREACHABLE, self._url_finding[0].text
+        elif state is EngineState.READY and not self._is_listed:
+            state, detail = EngineState.STARTING, "it has not told all of its models yet"
         return EngineStatus(
             name=NAME,
             state=state,
             version=server.version,
             address=server.endpoint.url,
-            detail=self._url_finding[0].text if self._url_finding and self._is_on else server.detail,
+            detail=detail,
             accelerator=server.accelerator,
             server_settings=settings_shown(self._settings) if server.is_ours else (),
             findings=(*self._url_finding, *server.findings, *self._living.findings()),
@@ -172,6 +176,7 @@ class OllamaEngine:
         incarnation = Incarnation(
             model=known, context_tokens=shape.context_tokens, features=features_of(self._server.version)
         )
+        others_have_it = not self._is_ours(known) and await self._loading.was_there(incarnation)
         try:
             running, load_seconds = await self._loading.load(incarnation, on_progress)
             self._check_open()
@@ -201,16 +206,20 @@ class OllamaEngine:
                 silence_seconds=self._settings.silence_timeout_seconds,
             ),
             leave=self._leave,
+            give_back=self._give_back if others_have_it else None,
             on_reload=self._living.note_reload,
         )
         self._living.add(model)
         return model
 
     async def close(self) -> None:
-        """Unloads what the daemon loaded into somebody else's server, and ends one that it started."""
+        """Unloads what the daemon loaded into somebody else's server, and ends one that it started.
+
+        What others had in memory before stays there.
+        """
         self._is_closed = True
         if not self._server.is_ours:
-            await asyncio.gather(*(model.unload() for model in self._living.all))
+            await asyncio.gather(*(model.release() for model in self._living.all))
         await self._server.close()
         self._living.end_all("the engine was closed")
         if self._refreshing is not None:
@@ -297,6 +306,14 @@ class OllamaEngine:
         if self._living.remove(model):
             await self._unload(model.incarnation.model.name)
 
+    async def _give_back(self, model: OllamaModel) -> None:
+        """Leaves a model to those who had it before, unless another of ours runs in the same process."""
+        if self._living.remove(model):
+            await self._loading.give_back(model.incarnation)
+
+    def _is_ours(self, known: Known) -> bool:
+        return any(model.incarnation.model.runner_key == known.runner_key for model in self._living.all)
+
     async def _unload(self, name: str) -> bool:
         """Has the server let go of it, and tells of it no more before the next look; whether it has."""
         if not await self._loading.unload(name):
@@ -309,7 +326,7 @@ class OllamaEngine:
 
     async def _take_back(self, known: Known) -> None:
         """Unloads what a load may have left; goes on even if its caller is cancelled again."""
-        if any(model.incarnation.model.runner_key == known.runner_key for model in self._living.all):
+        if self._is_ours(known):
             return
         unloading = asyncio.create_task(self._unload(known.name), name=f"take back {known.name}")
         self._unloads.add(unloading)

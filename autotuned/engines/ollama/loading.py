@@ -16,7 +16,7 @@ from autotuned.core.model import LoadPhase, LoadProgress
 from autotuned.core.ports import Clock
 from autotuned.engines.chat_events import UnreadableStream
 from autotuned.engines.http import ConnectionBroken, ConnectionSilent
-from autotuned.engines.ollama.body import Incarnation, load_call, unload_call
+from autotuned.engines.ollama.body import Incarnation, give_back_call, load_call, unload_call
 from autotuned.engines.ollama.catalog import Catalog
 from autotuned.engines.ollama.client import NOT_FOUND, Ended, Refused, Running, RunningList, ask
 from autotuned.engines.ollama.refusals import quoted
@@ -92,6 +92,23 @@ class Loading:
             await self._server.failed()
             return isinstance(error, ConnectionBroken) and self._server.state is not EngineState.READY
         return True
+
+    async def give_back(self, incarnation: Incarnation) -> None:
+        """Leaves a model to those who had it in memory before. Raises nothing."""
+        call = give_back_call(incarnation)
+        try:
+            await ask(self._server.endpoint, call.target, Ended, call.body)
+        except Answer as error:
+            name = incarnation.model.name
+            _log.warning("a model was not given back", extra=fields(model=name, problem=quoted(str(error))))
+
+    async def was_there(self, incarnation: Incarnation) -> bool:
+        """Whether it is in memory with this context, so that a load changes nothing. Raises nothing."""
+        try:
+            running = await self.find(incarnation.model.runner_key)
+        except Answer:
+            return False  # the load will tell
+        return running is not None and running.context_length == incarnation.context_tokens
 
     async def running(self) -> list[Running]:
         """What is in memory. Raises what ``ask`` raises."""

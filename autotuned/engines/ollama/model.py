@@ -29,7 +29,8 @@ LEAST_RELOAD_SECONDS = 0.3
 class OllamaModel:
     """A model in the memory of Ollama's server.
 
-    ``leave`` has the server let go of it and returns when it has; ``on_reload`` hears that the server loaded
+    ``leave`` has the server let go of it and returns when it has; ``give_back`` leaves it to those who had it
+    in memory before, None where nobody had; ``on_reload`` hears that the server loaded
     it anew for a request of ours.
     """
 
@@ -44,6 +45,7 @@ class OllamaModel:
         requests: OllamaRequests,
         leave: Callable[[OllamaModel], Awaitable[None]],
         on_reload: Callable[[OllamaModel], None],
+        give_back: Callable[[OllamaModel], Awaitable[None]] | None = None,
     ) -> None:
         self.incarnation = incarnation
         self._incarnation_id = incarnation_id
@@ -53,6 +55,7 @@ class OllamaModel:
         self._requests = requests
         self._leave = leave
         self._on_reload = on_reload
+        self._give_back = give_back
         self._gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._leaving: asyncio.Task[None] | None = None
 
@@ -141,8 +144,13 @@ class OllamaModel:
         await asyncio.shield(self._leaving)
 
     async def release(self) -> None:
-        """Nobody else uses it: it ends."""
-        await self.unload()
+        """It ends, unless others had it in memory before."""
+        if self._give_back is None or self.is_gone or self._leaving is not None:
+            await self.unload()
+            return
+        self._requests.end("the daemon let go of it")
+        self._leaving = asyncio.create_task(self._release(self._give_back))
+        await asyncio.shield(self._leaving)
 
     async def wait_gone(self) -> str:
         """Returns why it is gone, once it is."""
@@ -159,6 +167,12 @@ class OllamaModel:
             await self._leave(self)
         finally:
             self.end("it was unloaded")
+
+    async def _release(self, give_back: Callable[[OllamaModel], Awaitable[None]]) -> None:
+        try:
+            await give_back(self)
+        finally:
+            self.end("the daemon let go of it")
 
     def _reader(self, request: GenerationRequest) -> AnswerReader:
         calls_one_tool = isinstance(request.input, ChatInput) and request.input.parallel_tool_calls is False
