@@ -145,7 +145,7 @@ class ModelEntry:
 
     @property
     def learned_as(self) -> str:
-        """Under which name things are learned of it: of its content, as its engine runs it; "" without facts."""
+        """The name for what is learned of its content, as its engine runs it; "" without facts."""
         if self.facts is None:
             return ""
         return self.facts.digest if self.engine == EMBEDDED_ENGINE else f"{self.engine} {self.facts.digest}"

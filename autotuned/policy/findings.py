@@ -13,7 +13,7 @@ from autotuned.core.engine import EngineState, EngineStatus, Finding, Severity
 from autotuned.core.memory import PressureTier
 from autotuned.policy.catalogue import CatalogueModel, named
 from autotuned.policy.routing import AUTO
-from autotuned.policy.wording import listed, size
+from autotuned.policy.wording import size
 
 LITTLE_DISK_BYTES = 2 << 30
 
@@ -54,7 +54,7 @@ def _engines(found: Circumstances) -> Iterator[Finding]:
             severity=Severity.WARNING,
             subject="engines",
             text=f'engines.prefer is "{found.prefer}", and there is no such engine.',
-            advice=f"Set it to {AUTO}, {listed(names)}.",
+            advice=f"Set it to one of: {', '.join((AUTO, *names))}.",
         )
     if all(status.state is not EngineState.READY for status in found.statuses):
         yield Finding(

@@ -143,7 +143,7 @@ class Models:
         return self._routed(model, asked, refusal)
 
     async def keys_of(self, name: str) -> tuple[str, ...]:
-        """What a name leads to on each engine, by their keys; nothing where there is no such model any more."""
+        """The keys of what a name leads to, one an engine; none where there is no such model any more."""
         try:
             model, asked = await self._catalogue.find(name)
         except AutotuneError:
@@ -325,9 +325,10 @@ class Models:
                 keep_alive_seconds=self._settings.keep_alive_seconds,
             )
             self._actors[entry.key] = actor
-        elif actor.entry != entry or self._planned_for[entry.key] != capabilities:
-            # The file was replaced, or the engine by a build that can do something else.
-            if not actor.refresh(entry, self._planner_of(entry, facts)):
+        else:
+            # The file may be replaced, or the engine by a build that can do something else.
+            is_new = actor.entry != entry or self._planned_for[entry.key] != capabilities
+            if not is_new or not actor.refresh(entry, self._planner_of(entry, facts)):
                 return actor
         self._planned_for[entry.key] = capabilities
         return actor

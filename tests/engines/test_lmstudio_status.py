@@ -34,12 +34,20 @@ def token_file(tmp_path):
     return path
 
 
-async def test_without_a_trace_of_it_there_is_nothing_to_report(tmp_path):
-    engine = engine_of(tmp_path, url=f"127.0.0.1:{free_port()}")
+@pytest.fixture
+def usual_port(monkeypatch):
+    """Where LM Studio is looked for when nobody says where it is."""
+    port = free_port()
+    monkeypatch.setattr("autotuned.engines.lmstudio.access.DEFAULT_URL", f"http://127.0.0.1:{port}")
+    return port
+
+
+async def test_without_a_trace_of_it_there_is_nothing_to_report(tmp_path, usual_port):
+    engine = engine_of(tmp_path)
     await engine.refresh()
     assert engine.status().state is EngineState.NOT_INSTALLED
     assert engine.status().findings == ()
-    assert engine.status().detail.startswith("nothing answers at http://127.0.0.1:")
+    assert engine.status().detail.startswith(f"nothing answers at http://127.0.0.1:{usual_port}, and")
     assert list(await engine.models()) == []
     await engine.close()
 
@@ -55,6 +63,18 @@ async def test_a_stopped_server_is_a_hint_with_its_command(tmp_path):
     assert (finding.code, finding.severity) == ("lmstudio-stopped", Severity.INFO)
     assert "lms server start" in finding.advice
     await engine.close()
+
+
+async def test_a_server_that_is_to_be_there_or_was_there_is_missed(tmp_path, usual_port):
+    told, heard = engine_of(tmp_path, url=f"127.0.0.1:{free_port()}"), engine_of(tmp_path)
+    async with running_lmstudio(port=usual_port):
+        await heard.refresh()
+        assert heard.status().state is EngineState.READY
+    for engine in (told, heard):
+        await engine.refresh()
+        assert engine.status().state is EngineState.UNREACHABLE
+        assert [finding.code for finding in engine.status().findings] == ["lmstudio-stopped"]
+        await engine.close()
 
 
 async def test_mode_off_sends_nothing():

@@ -94,9 +94,11 @@ def installed(tmp_path, monkeypatch, paths):
 
 
 async def started(engine):
-    await engine.refresh()
-    await until(lambda: engine.status().state is not EngineState.STARTING, "the server has started")
-    await engine.refresh()
+    async def is_settled():
+        await engine.refresh()
+        return engine.status().state is not EngineState.STARTING
+
+    await until(is_settled, "the server has started and told what it has")
     return engine.status()
 
 
@@ -194,9 +196,9 @@ async def test_a_server_that_was_there_is_used_and_left_alone(installed, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "state", "words"),
     [
-        ({"mode": "off"}, EngineState.OFF, "switched off"),
+        ({"mode": "off"}, EngineState.OFF, "ollama.mode is off"),
         ({"mode": "attach"}, EngineState.UNREACHABLE, "nothing answers"),
-        ({"mode": "auto"}, EngineState.NOT_INSTALLED, "on PATH"),
+        ({"mode": "auto"}, EngineState.UNREACHABLE, "nothing answers"),
         ({"mode": "managed"}, EngineState.NOT_INSTALLED, "on PATH"),
     ],
 )
@@ -209,9 +211,9 @@ async def test_one_that_is_not_there_is_said_to_be(clock, settings, state, words
     assert engine.status().state is state
     assert words in engine.status().detail
     codes = [finding.code for finding in engine.status().findings]
-    assert codes == {"attach": ["ollama-unreachable"], "managed": ["ollama-not-installed"]}.get(
-        settings["mode"], []
-    )
+    missing = ["ollama-unreachable"]
+    expected = {"off": [], "attach": missing, "auto": missing, "managed": ["ollama-not-installed"]}
+    assert codes == expected[settings["mode"]]
     assert await engine.models() == ()
     assert await engine.residents() == ()
     await engine.close()
@@ -344,14 +346,21 @@ async def test_a_load_that_the_server_refuses_says_why(tmp_path, clock):
             await engine.load(entry, SHAPE, lambda _: None)
 
 
+async def test_without_a_trace_of_it_there_is_nothing_to_report(clock, tmp_path):
+    environment = {"PATH": str(tmp_path), "OLLAMA_HOST": f"127.0.0.1:{free_port()}"}
+    engine = OllamaEngine(settings=OllamaSettings(), clock=clock, environment=environment)
+    await engine.refresh()
+    status = engine.status()
+    assert (status.state, status.findings) == (EngineState.NOT_INSTALLED, ())
+    assert status.detail.endswith('and no "ollama" is on PATH')
+    await engine.close()
+
+
 async def test_one_that_was_there_and_is_gone_is_missed(clock, tmp_path):
     """Where its program is not on PATH, as with the app or a container."""
     port = free_port()
-    engine = OllamaEngine(
-        settings=OllamaSettings(url=f"http://127.0.0.1:{port}"),
-        clock=clock,
-        environment={"PATH": str(tmp_path)},
-    )
+    environment = {"PATH": str(tmp_path), "OLLAMA_HOST": f"127.0.0.1:{port}"}
+    engine = OllamaEngine(settings=OllamaSettings(), clock=clock, environment=environment)
     async with running_ollama(tmp_path / "there", port=port):
         await engine.refresh()
         assert engine.status().state is EngineState.READY

@@ -18,6 +18,7 @@ from autotuned.engines.ollama.client import Running, RunningList, Show, Tags, Te
 from autotuned.engines.ollama.events import AnswerReader
 from autotuned.engines.ollama.facts import facts_of_answer
 from autotuned.engines.ollama.shape import applied_shape, footprint_of
+from autotuned.engines.openai.completions import CompletionReader
 from tests.engines.shapes import SHAPE
 from tests.examples import POCKET
 
@@ -31,10 +32,13 @@ READERS = [
     lambda: AnswerReader(None),
     TextReader,
     lambda: PromptReader(None),
+    lambda: CompletionReader(None),
 ]
 
 
-@pytest.mark.parametrize("reader", READERS, ids=["chat", "ollama", "lmstudio text", "llamacpp prompt"])
+@pytest.mark.parametrize(
+    "reader", READERS, ids=["chat", "ollama", "lmstudio text", "llamacpp prompt", "completion"]
+)
 @pytest.mark.parametrize(
     "data",
     [

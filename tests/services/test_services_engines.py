@@ -139,9 +139,12 @@ async def test_a_name_with_an_engine_is_the_one_that_the_engine_has():
     first, second = two()
     second.entries = (entry("team", "ollama"), entry("pocket:latest", "ollama"), entry("own", "ollama"))
     async with Quarters(first, second) as house:
-        for name in ("ollama/pocket", "ollama/team", "ollama/own", "ollama/own"):
-            await house.answer(ask(name))
-        assert [each.id for each in second.loaded] == ["pocket:latest", "team", "own"]
+        for name in ("pocket:latest", "team", "own"):
+            assert (await house.models.routed(f"ollama/{name}")).actor.entry.id == name
+        assert (await house.models.routed("ollama/pocket")).actor.entry.id == "pocket:latest"
+        await house.answer(ask("ollama/pocket"))
+        await house.answer(ask("ollama/pocket"))
+        assert len(second.loaded) == 1
 
 
 async def test_a_preference_for_an_engine_that_is_not_there_is_a_finding():

@@ -24,7 +24,7 @@ from autotuned.core.plan import LoadShape
 from autotuned.core.ports import Clock
 from autotuned.core.settings import LmstudioSettings
 from autotuned.engines.lmstudio import status as statuses
-from autotuned.engines.lmstudio.access import AccessProblem, endpoint_of, is_here
+from autotuned.engines.lmstudio.access import DEFAULT_URL, AccessProblem, endpoint_of, is_here
 from autotuned.engines.lmstudio.body import Addressee, ttl_seconds
 from autotuned.engines.lmstudio.facts import NAME, entry_of
 from autotuned.engines.lmstudio.gguf_files import GgufFiles
@@ -79,6 +79,7 @@ class LmstudioEngine:
         self._refreshed_at = float("-inf")
         self._loads: set[asyncio.Task[LmstudioModel]] = set()
         self._abandoned: set[asyncio.Task[None]] = set()
+        self._was_heard = False
         self._is_closed = False
 
     @property
@@ -180,13 +181,17 @@ class LmstudioEngine:
                 error if str(error) else ServerProblem(f"it did not answer within {LIST_SECONDS:g} seconds")
             )
             self._entries, self._described, self._listing = (), (), None
-            url = self._rest.endpoint.url if self._rest else self._settings.url
-            is_installed = self._home is not None and statuses.is_installed(self._home)
-            self._status = statuses.unreachable(problem, url, is_installed=is_installed)
+            url = self._rest.endpoint.url if self._rest else self._settings.url or DEFAULT_URL
+            self._status = statuses.unreachable(problem, url, is_expected=self._is_expected())
             # The token may be mended meanwhile.
             self._rest = self._rest if not self._settings.token_file else None
         finally:
             self._refreshed_at = self._clock.monotonic()
+
+    def _is_expected(self) -> bool:
+        """Whether it was ever there, or the user says that it is to be."""
+        is_installed = self._home is not None and statuses.is_installed(self._home)
+        return is_installed or self._was_heard or bool(self._settings.url)
 
     def _server(self) -> Rest:
         """Raises ``AccessProblem``."""
@@ -196,7 +201,7 @@ class LmstudioEngine:
 
     def _note(self, listing: Listing) -> None:
         """What every list says, be it for a request, a load or a refresh."""
-        self._listing, self._api = listing, listing.api
+        self._listing, self._api, self._was_heard = listing, listing.api, True
         told = [instance.slots_count for instance in listing.instances() if instance.slots_count]
         self._slots_count = min(told, default=self._slots_count)
         self._status = statuses.ready(listing.api, self._server().endpoint.url)

@@ -46,8 +46,8 @@ def ready(api: Api, url: str) -> EngineStatus:
     )
 
 
-def unreachable(problem: Exception, url: str, *, is_installed: bool) -> EngineStatus:
-    """Nobody answers, or not as wished. Without a trace of LM Studio that is nothing to report."""
+def unreachable(problem: Exception, url: str, *, is_expected: bool) -> EngineStatus:
+    """Nobody answers, or not as wished. Where no LM Studio is to be that is nothing to report."""
     if not isinstance(problem, ServerGone):
         finding = Finding(
             code="lmstudio-refuses",
@@ -56,13 +56,13 @@ def unreachable(problem: Exception, url: str, *, is_installed: bool) -> EngineSt
             text=f"LM Studio at {url} cannot be used: {problem}.",
         )
         state = EngineState.UNREACHABLE
-    elif is_installed:
+    elif is_expected:
         finding = Finding(
             code="lmstudio-stopped",
             severity=Severity.INFO,
             subject=NAME,
-            text=f"LM Studio is installed, but no server of it answers at {url}.",
-            advice='Start it with "lms server start" or in the app, under Developer.',
+            text=f"No server of LM Studio answers at {url}.",
+            advice='Start it with "lms server start" or in the app, under Developer, or correct lmstudio.url.',
         )
         state = EngineState.UNREACHABLE
     else:

@@ -180,7 +180,7 @@ def _object(folder: Path, name: str) -> dict[str, Any]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError:
         return {}
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(folder, f"has a damaged {name} ({error})") from error
 
 

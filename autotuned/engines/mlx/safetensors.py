@@ -69,7 +69,7 @@ def _tensors(path: Path, header: bytes, data_bytes: int) -> dict[str, Tensor]:
             for name, entry in entries.items()
             if name != _METADATA
         }
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(path, f"its header cannot be read ({error})") from error
     if any(not 0 <= start <= end <= data_bytes for start, end in (t.data_offsets for t in tensors.values())):
         raise _invalid(path, "it is cut off")

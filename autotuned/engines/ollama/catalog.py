@@ -80,7 +80,7 @@ class Catalog:
         try:
             async with gate:
                 if silent.is_set():
-                    raise ConnectionSilent("it hangs")
+                    return _unsound(tag, f'Ollama did not describe "{tag.name}" (it hangs).')
                 known = await self._learn(tag)
         except (Refused, UnreadableStream) as error:
             _log.warning("a model cannot be described", extra=fields(model=tag.name, reason=str(error)))

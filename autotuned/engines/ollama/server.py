@@ -56,7 +56,7 @@ class Server:
     ) -> None:
         self.endpoint = endpoint
         self.state = EngineState.OFF if settings.mode == "off" else EngineState.UNREACHABLE
-        self.detail = "nobody has looked yet" if settings.mode != "off" else "it is switched off"
+        self.detail = "nobody has looked yet" if settings.mode != "off" else "ollama.mode is off"
         self.version = ""
         self.findings: tuple[Finding, ...] = ()
         self._settings = settings
@@ -219,7 +219,7 @@ class Server:
                     advice='Install Ollama, or set ollama.mode to "auto".',
                 ),
             )
-        elif program is None and self.version:  # it was there a while ago
+        elif program is None and (self.version or self._settings.url):  # it was there, or is to be
             self._missing(problem)
         elif program is None:
             self._set(EngineState.NOT_INSTALLED, f'nothing answers at {url}, and no "{PROGRAM}" is on PATH')

@@ -18,6 +18,7 @@ from autotuned.core.generation import (
     TextDelta,
     TokenLogprob,
 )
+from autotuned.engines.answers import UNREADABLE
 from autotuned.engines.chat_events import (
     EngineProblem,
     Progress,
@@ -82,7 +83,7 @@ class CompletionReader:
             return self.end()
         try:
             chunk = _decode(data)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise UnreadableStream(str(error)) from error
         if chunk.error is not None or chunk.object == "error":
             raise EngineProblem(problem_of(chunk.error or SentProblem(message=chunk.message)))

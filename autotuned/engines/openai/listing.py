@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from autotuned.core.model import ModelFacts
+from autotuned.engines.answers import UNREADABLE
 from autotuned.engines.openai.kinds import ServerKind
 
 _OWNERS = {"llamacpp": ServerKind.LLAMACPP, "vllm": ServerKind.VLLM, "sglang": ServerKind.SGLANG}
@@ -156,7 +157,7 @@ def _context(entry: Mapping[str, Any], meta: Mapping[str, Any], own: Mapping[str
 def _json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ValueError(f"it is no JSON: {error}") from error
 
 

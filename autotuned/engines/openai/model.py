@@ -21,6 +21,7 @@ from autotuned.core.generation import EngineEvent, EngineFinished, FinishReason,
 from autotuned.core.memory import Footprint
 from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import WrittenPrefix
+from autotuned.engines.answers import UNREADABLE
 from autotuned.engines.chat_events import ChatReader
 from autotuned.engines.openai.body import Call, count_call, generation_call
 from autotuned.engines.openai.completions import CompletionReader
@@ -148,7 +149,7 @@ class OpenaiModel:
             if isinstance(chat, str):
                 return len(msgspec.json.decode(body, type=_TokenList).tokens)
             return msgspec.json.decode(body, type=_TokenCount).input_tokens
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise self._requests.unreadable(error) from error
 
     async def unload(self) -> None:
