@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autotune.v1 import inference_service_pb2, model_pb2
 
 _CLEAR_LINE = "\r\x1b[K"
+_WAITING = "waiting for the first token…"
 _WORTH_TELLING_SECONDS = 0.1
 _PHASES = {"waiting": "waits after repeated crashes"}
 
@@ -53,11 +54,17 @@ class Screen:
         self._line_open = False
         self._thinks = False
 
+    def begin(self) -> None:
+        """The question is on its way. Engines that count late tell nothing before the answer begins."""
+        self._status.show(_WAITING)
+
     def show(self, event: inference_service_pb2.GenerateResponse) -> None:
         """Takes the next event of the stream."""
         match event.WhichOneof("event"):
             case "queued":
                 self._status.show(queued_text(event.queued, self._model))
+            case "started":
+                self._status.show(_WAITING)
             case "delta":
                 self._show_delta(event.delta)
 

@@ -58,6 +58,8 @@ def answer(session: Session, client: Client, request: inference_service_pb2.Gene
             events.close()
 
         try:
+            if not session.json:
+                screen.begin()
             with ctrl_c_calls(stop):
                 for event in events:
                     builder.add(event)

@@ -62,7 +62,8 @@ class Capabilities:
     ``prefills``: it can compute a prompt without answering. ``continues_replies``: it goes on from
     ``reply_so_far``. ``is_local``: its models take memory of this machine. ``slots_count``: requests of
     one model that it runs at the same time. ``batch_tokens`` is configured for it; 0 chooses.
-    ``server_cache_type`` is the type of the KV cache where no load may choose it. ``has_gpu``: its build computes on a GPU, and layers can be offered to it.
+    ``server_cache_type`` is the type of the KV cache where no load may choose it. ``has_gpu``: its
+    build computes on a GPU, and layers can be offered to it.
     """
 
     tools: bool

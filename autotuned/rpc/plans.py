@@ -6,6 +6,7 @@ from autotune.v1 import plan_pb2
 
 from autotuned.core.memory import Footprint, PressureTier
 from autotuned.core.plan import Fit, FitClass, KvCacheType, LoadShape, Plan, PlanAction, Reason
+from autotuned.policy.remote import UNKNOWN_CONTEXT_TOKENS
 
 _ACTIONS = {
     PlanAction.REUSE: plan_pb2.PLAN_ACTION_REUSE,
@@ -52,7 +53,7 @@ def plan_message(plan: Plan) -> plan_pb2.Plan:
 def shape_message(shape: LoadShape) -> plan_pb2.LoadShape:
     """A shape."""
     return plan_pb2.LoadShape(
-        context_tokens=shape.context_tokens,
+        context_tokens=0 if shape.context_tokens == UNKNOWN_CONTEXT_TOKENS else shape.context_tokens,
         slots_count=shape.slots_count,
         key_cache_type=_CACHE_TYPES[shape.key_cache_type],
         value_cache_type=_CACHE_TYPES[shape.value_cache_type],

@@ -307,12 +307,14 @@ def test_a_terminal_shows_waiting_thinking_and_the_answer(capsys):
         model="pocket", style=Style(colours=True), status=StatusLine(enabled=True), is_terminal=True
     )
     thought = inference_service_pb2.GenerateResponse(delta=inference_service_pb2.Delta(reasoning="Hm."))
+    screen.begin()
     for event in (queued(1), started(), thought, delta("Pa\x1b[2Jris."), finished()):
         screen.show(event)
     screen.end()
     shown = capsys.readouterr()
     assert shown.out == "\x1b[2mHm.\x1b[0m\n\nPa[2Jris.\n"
-    assert shown.err == "\r\x1b[Kwaiting, 1 before you\r\x1b[K"
+    waiting = "\r\x1b[Kwaiting for the first token…"
+    assert shown.err == f"{waiting}\r\x1b[Kwaiting, 1 before you{waiting}\r\x1b[K"
 
 
 def test_a_file_gets_the_answer_as_it_came_without_thoughts(capsys):

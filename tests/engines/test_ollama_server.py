@@ -326,7 +326,10 @@ async def test_what_a_worker_started_ends_with_it(tmp_path):
 async def test_an_engine_that_is_closed_while_it_starts_leaves_nothing(installed, clock):
     async with engine_of(clock, url=installed) as engine:
         looking = asyncio.create_task(engine.refresh())
-        await until(engine._server._looking.locked, "it looks")
+        async with asyncio.timeout(20):
+            # Each turn of the loop: a refused connection takes less than some milliseconds.
+            while not engine._server._looking.locked():  # noqa: ASYNC110 - a lock tells nobody that it is taken
+                await asyncio.sleep(0)
         await engine.close()
         await asyncio.gather(looking, return_exceptions=True)
         await engine.refresh()

@@ -118,7 +118,7 @@ class LlamacppEngine:
             name=NAME,
             state=EngineState.NOT_INSTALLED if builds.problem else state,
             version=builds.identity,
-            address=str(builds.binary.path if builds.binary else WORKER),
+            address=str(builds.binary.path) if builds.binary else "",
             detail=builds.problem,
             accelerator=builds.accelerator,
             findings=builds.findings(),

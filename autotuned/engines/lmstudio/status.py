@@ -62,7 +62,7 @@ def unreachable(problem: Exception, url: str, *, is_expected: bool) -> EngineSta
             severity=Severity.INFO,
             subject=NAME,
             text=f"No server of LM Studio answers at {url}.",
-            advice='Start it with "lms server start" or in the app, under Developer, or correct lmstudio.url.',
+            advice='Start it with "lms server start" or in the app (Developer), or correct lmstudio.url.',
         )
         state = EngineState.UNREACHABLE
     else:
