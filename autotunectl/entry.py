@@ -28,6 +28,8 @@ _WRITE_FAILURES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
 
 def run_command_line(arguments: Sequence[str]) -> int:
     """Runs ``arguments``; returns the exit status."""
+    # A daemon may be started while gRPC is in use, which then would restart its threads in the child.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -14,16 +14,20 @@ import logging
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
+from autotuned.core.errors import ModelLoadFailed
 from autotuned.engines.output import Output
 from autotuned.log import fields
 
 GUARD = Path(__file__).with_name("guard.py")
 TERMINATE_SECONDS = 2.0
 KILL_SECONDS = 2.0
+# What the smallest system allows for the path of a Unix socket, its closing zero included.
+SOCKET_PATH_BYTES = 104
 LONGEST_LINE_BYTES = 64 << 10
 # What a worker writes while it serves is looked at so often: some write twenty lines for each request.
 BREATH_SECONDS = 0.02
@@ -155,6 +159,19 @@ class WorkerProcess(asyncio.SubprocessProtocol, Generic[Log]):
         self._transport.close()
         self._gone.set_result(self._cause or _cause_of(status or 0, self.log.last_words))
         self.news.set()
+
+
+def fresh_socket_path(runtime: Path, letter: str) -> Path:
+    """A path that no incarnation had. Raises ``ModelLoadFailed`` where the folder's is too long."""
+    path = runtime / f"{letter}-{uuid.uuid4().hex[:8]}.sock"
+    length = len(os.fsencode(path))
+    if length >= SOCKET_PATH_BYTES:
+        raise ModelLoadFailed(
+            f'The socket path "{path}" has {length} bytes, where {SOCKET_PATH_BYTES - 1} are the most; '
+            "set AUTOTUNE_RUNTIME_DIR to a folder with a shorter path.",
+            path=str(path),
+        )
+    return path
 
 
 async def start_worker(

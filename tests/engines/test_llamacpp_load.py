@@ -16,7 +16,7 @@ from autotuned.core.settings import PathSettings
 from autotuned.engines.llamacpp import engine as engine_module
 from autotuned.engines.llamacpp import readiness
 from autotuned.engines.llamacpp.discovery import POCKET
-from autotuned.engines.llamacpp.engine import SOCKET_PATH_BYTES
+from autotuned.engines.process import SOCKET_PATH_BYTES
 from tests.engines.shapes import SHAPE, shape
 
 

@@ -34,13 +34,11 @@ from autotuned.engines.llamacpp.readiness import until_ready
 from autotuned.engines.llamacpp.requests import WorkerRequests
 from autotuned.engines.llamacpp.shape import worker_settings
 from autotuned.engines.prefix_file import PrefixFiles
-from autotuned.engines.process import WorkerProcess, start_worker
+from autotuned.engines.process import WorkerProcess, fresh_socket_path, start_worker
 from autotuned.engines.stores.folders import NO_STORES, StoreFolders
 
 NAME = EMBEDDED_ENGINE
 WORKER = Path(__file__).with_name("worker.py")
-# What the smallest system allows for the path of a Unix socket, its closing zero included.
-SOCKET_PATH_BYTES = 104
 # The trace of a failing check would take a debugger, and minutes.
 NO_BACKTRACE = {"GGML_NO_BACKTRACE": "1"}
 
@@ -159,7 +157,7 @@ class LlamacppEngine:
         if entry.facts is None:
             raise ModelInvalid(entry.problem, model=entry.id)
         incarnation_id = f"{NAME}-{uuid.uuid4().hex}"
-        socket_path = self._socket_path()
+        socket_path = fresh_socket_path(self._paths.runtime, "w")
         try:
             binary = await self._builds.for_load()
         finally:
@@ -241,15 +239,3 @@ class LlamacppEngine:
             ) from error
         self._workers = {other for other in self._workers if not other.is_gone} | {worker}
         return worker
-
-    def _socket_path(self) -> Path:
-        """A path that no incarnation had. Raises ``ModelLoadFailed`` where the folder's is too long."""
-        path = self._paths.runtime / f"w-{uuid.uuid4().hex[:8]}.sock"
-        length = len(os.fsencode(path))
-        if length >= SOCKET_PATH_BYTES:
-            raise ModelLoadFailed(
-                f'The socket path "{path}" has {length} bytes, where {SOCKET_PATH_BYTES - 1} are the most; '
-                "set AUTOTUNE_RUNTIME_DIR to a folder with a shorter path.",
-                path=str(path),
-            )
-        return path

@@ -12,8 +12,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-import psutil
-
 from autotuned.core.errors import ModelLoadFailed
 from autotuned.core.model import LoadPhase, LoadProgress
 from autotuned.core.plan import LoadShape
@@ -22,6 +20,7 @@ from autotuned.engines.endpoint import Endpoint
 from autotuned.engines.http import ConnectionBroken, ConnectionSilent, fetch
 from autotuned.engines.llamacpp.log import WorkerLog
 from autotuned.engines.llamacpp.shape import applied_shape
+from autotuned.engines.load_watch import LoadWatch, memory_of
 from autotuned.engines.process import WorkerProcess
 from autotuned.log import fields
 
@@ -35,8 +34,6 @@ SAID_SECONDS = 0.5
 # How long a broken connection waits to learn why the worker died.
 CAUSE_SECONDS = 1.0
 OK = 200
-# The phases of a worker; a load that waits for memory has none yet.
-PHASES = (LoadPhase.STARTING, LoadPhase.READING_WEIGHTS, LoadPhase.ALLOCATING, LoadPhase.READY)
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +50,7 @@ async def until_ready(
     wait = _Wait(worker, clock=clock, stall_seconds=stall_seconds, on_progress=on_progress)
     await wait.until_serving()
     applied = await wait.applied_shape(planned)
-    wait.tell(LoadPhase.READY)
+    wait.watch.tell(LoadPhase.READY)
     return applied
 
 
@@ -69,25 +66,26 @@ class _Wait:
         on_progress: Callable[[LoadProgress], None],
     ) -> None:
         self._worker = worker
-        self._clock = clock
-        self._stall_seconds = stall_seconds
-        self._on_progress = on_progress
-        self._started_at = self._moved_at = clock.monotonic()
-        self._untold = list(PHASES)
-        self._phase = LoadPhase.STARTING
-        self._moved = (0, 0)
+        self.watch = LoadWatch(
+            worker,
+            clock=clock,
+            stall_seconds=stall_seconds,
+            option="llamacpp.load_timeout_seconds",
+            progress_of=memory_of,
+            on_progress=on_progress,
+        )
 
     async def until_serving(self) -> None:
         """Returns when the worker answers. Raises ``ModelLoadFailed``."""
         while True:
             was_listening = self._worker.log.is_serving
-            self.tell(self._worker.log.phase)
+            self.watch.tell(self._worker.log.phase)
             if self._worker.is_gone:
                 raise await self._died()
             if await self._is_healthy():
                 await self._until_said()
                 return
-            self._check_moving()
+            self.watch.check_moving()
             await self._wait_for_news(was_listening=was_listening)
 
     async def applied_shape(self, planned: LoadShape) -> LoadShape:
@@ -101,13 +99,6 @@ class _Wait:
                 raise await self._died() from error
             raise ModelLoadFailed(f"The engine does not say what it loaded: {error}; try again.") from error
         return applied_shape(planned, props=props, slots=slots, report=self._worker.log.report)
-
-    def tell(self, phase: LoadPhase) -> None:
-        """Tells this phase, and those before it that were over too soon to be seen."""
-        self._phase = phase
-        while self._untold and PHASES.index(self._untold[0]) <= PHASES.index(phase):
-            elapsed_seconds = self._clock.monotonic() - self._started_at
-            self._on_progress(LoadProgress(self._untold.pop(0), elapsed_seconds))
 
     async def _is_healthy(self) -> bool:
         path = self._worker.socket_path
@@ -132,30 +123,12 @@ class _Wait:
         deadline = asyncio.get_running_loop().time() + POLL_SECONDS
         while not self._worker.is_gone and self._worker.log.is_serving is was_listening:
             self._worker.news.clear()
-            self.tell(self._worker.log.phase)
+            self.watch.tell(self._worker.log.phase)
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._worker.news.wait()
             except TimeoutError:
                 return
-
-    def _check_moving(self) -> None:
-        """A line that it writes is progress, and so is memory that it fills."""
-        moved = (self._worker.log.bytes_count, self._resident_bytes())
-        now = self._clock.monotonic()
-        if moved != self._moved:
-            self._moved, self._moved_at = moved, now
-        elif now - self._moved_at > self._stall_seconds:
-            raise ModelLoadFailed(
-                f"The engine made no progress for {self._stall_seconds:g} seconds ({self._phase.value}); "
-                "raise llamacpp.load_timeout_seconds if the disk is this slow."
-            )
-
-    def _resident_bytes(self) -> int:
-        try:
-            return int(psutil.Process(self._worker.process_id).memory_info().rss)
-        except (psutil.Error, ValueError):
-            return 0
 
     async def _died(self) -> ModelLoadFailed:
         cause = await self._worker.wait_gone()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -43,15 +42,13 @@ from autotuned.engines.mlx.model import MlxModel
 from autotuned.engines.mlx.requests import MlxRequests
 from autotuned.engines.mlx.shape import applied_shape, footprint, worker_settings
 from autotuned.engines.prefix_file import PrefixFiles
-from autotuned.engines.process import WorkerProcess, start_worker
+from autotuned.engines.process import WorkerProcess, fresh_socket_path, start_worker
 from autotuned.engines.stores.folders import NO_STORES, StoreFolders
 
 NAME = "mlx"
 WORKER = Path(__file__).with_name("worker.py")
 PACKAGE = "mlx-lm"
 INSTALL = 'pip install "autotuned[mlx]"'
-# What the smallest system allows for the path of a Unix socket, its closing zero included.
-SOCKET_PATH_BYTES = 104
 # Nothing is fetched, and no library of the worker has anything to say to its output.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -180,7 +177,7 @@ class MlxEngine:
             raise EngineUnreachable(f"MLX is not installed; install it with: {INSTALL}", model=entry.id)
         applied = applied_shape(shape)
         incarnation_id = f"{NAME}-{uuid.uuid4().hex}"
-        worker = await self._start(entry, applied, self._socket_path())
+        worker = await self._start(entry, applied, fresh_socket_path(self._paths.runtime, "m"))
         try:
             self._check_open()
             report = await until_serving(
@@ -241,18 +238,6 @@ class MlxEngine:
             ) from error
         self._workers = {other for other in self._workers if not other.is_gone} | {worker}
         return worker
-
-    def _socket_path(self) -> Path:
-        """A path that no incarnation had. Raises ``ModelLoadFailed`` where the folder's is too long."""
-        path = self._paths.runtime / f"m-{uuid.uuid4().hex[:8]}.sock"
-        length = len(os.fsencode(path))
-        if length >= SOCKET_PATH_BYTES:
-            raise ModelLoadFailed(
-                f'The socket path "{path}" has {length} bytes, where {SOCKET_PATH_BYTES - 1} are the most; '
-                "set AUTOTUNE_RUNTIME_DIR to a folder with a shorter path.",
-                path=str(path),
-            )
-        return path
 
 
 @cache
