@@ -52,6 +52,13 @@ def ask(text, **fields):
     )
 
 
+def endless():
+    """A request whose answer is cut off by the context alone: nothing that waits for it is too late."""
+    request = ask("Tell me a story.", context_tokens=8192)
+    request.sampling.logit_bias.update(dict.fromkeys(range(8), -100.0))
+    return request
+
+
 async def leave_at(client, request, kind):
     """Gives a request up as soon as an event of this kind came."""
     async with aclosing(client.generate(request)) as events:
@@ -108,7 +115,7 @@ async def test_a_request_that_waits():
         await client.chat("Hello", temperature=0)
         await until(lambda: is_idle(client, runtime), "idle at first")
         before = len(asyncio.all_tasks()), task_names()
-        async with aclosing(client.generate(ask("Tell me a story."))) as holder:
+        async with aclosing(client.generate(endless())) as holder:
             while (await anext(holder)).WhichOneof("event") != "delta":
                 pass
             await asyncio.gather(*(leave_at(client, ask("Hello"), "queued") for _ in range(4)))

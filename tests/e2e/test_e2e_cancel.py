@@ -20,6 +20,13 @@ def ask(text, **fields):
     )
 
 
+def endless():
+    """A request whose answer is cut off by the context alone: nothing that waits for it is too late."""
+    request = ask("Tell me a story.", context_tokens=8192)
+    request.sampling.logit_bias.update(dict.fromkeys(range(8), -100.0))
+    return request
+
+
 def wait_until(condition, what):
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
@@ -76,7 +83,7 @@ def test_in_prefill(loaded):
 def test_in_the_queue(loaded):
     daemon, client = loaded
     before = open_handles(daemon)
-    holder = client.generate(ask("Tell me a story."))
+    holder = client.generate(endless())
     first(holder, "delta")
     waiting = [client.generate(ask("Hello")) for _ in range(3)]
     positions = [first(stream, "queued").queued.position for stream in waiting]
@@ -107,7 +114,7 @@ def test_a_full_queue_is_typed_and_says_when_to_come_back():
         running_daemon("--set", "queue.max_waiting=1") as daemon,
         autotune.Client(daemon.address) as client,
     ):
-        holder = client.generate(ask("Tell me a story."))
+        holder = client.generate(endless())
         first(holder, "delta")
         waiting = client.generate(ask("Hello"))
         first(waiting, "queued")

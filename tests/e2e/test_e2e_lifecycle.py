@@ -31,6 +31,12 @@ STORY = pb.GenerateRequest(
     ),
     sampling=pb.Sampling(temperature=0),
 )
+# Cut off by the context alone: whoever kills its worker is not too late.
+ENDLESS = pb.GenerateRequest(
+    chat=STORY.chat,
+    sampling=pb.Sampling(temperature=0, logit_bias=dict.fromkeys(range(8), -100.0)),
+    context_tokens=8192,
+)
 
 
 def run_daemon(environment, *arguments):
@@ -134,7 +140,7 @@ def test_a_second_signal_ends_it_at_once_and_no_worker_stays():
 def test_a_killed_worker_fails_its_request_and_the_next_gets_a_fresh_one(own_daemon):
     with autotune.Client(own_daemon.address) as client:
         for _ in range(2):
-            stream = client.generate(STORY)
+            stream = client.generate(ENDLESS)
             while next(stream).WhichOneof("event") != "delta":
                 pass
             worker = worker_of(client)
