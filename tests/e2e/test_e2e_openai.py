@@ -409,7 +409,11 @@ async def test_a_full_queue_is_told_and_who_leaves_it_makes_room(shim, daemon):
 
         async def endless(stream: bool) -> None:
             options = {"logit_bias": NO_END, "stream": stream, "model": "pocket", "messages": ENDLESS}
-            await ai.chat.completions.create(**options)
+            answer = await ai.chat.completions.create(**options)
+            if stream:  # read, so that who is cancelled hangs up
+                async with answer:
+                    async for _ in answer:
+                        pass
 
         waiting = [asyncio.create_task(endless(number % 2 == 0)) for number in range(9)]
         await asyncio.to_thread(wait_until, daemon, 1, 8)
