@@ -28,8 +28,8 @@ check: $(STAMP) ## formatting, lint, types, import contracts, protos
 	@cd proto && ../$(BIN)/buf lint
 	@echo "check: clean"
 
-test: check ## every check and every test, on two cores at once
-	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
+test: check ## every check and every test
+	@$(BIN)/python -m pytest --quiet
 
 bench: $(STAMP) ## measure; prints tables and saves them as JSON
 	@$(BIN)/python -m tests.bench

@@ -222,7 +222,7 @@ def test_one_question_from_the_command_line(ctl, engine):
 def test_six_turns_and_ctrl_c_at_a_terminal(setting, ctl, engine):
     model = ("-m", MODELS[engine], "--engine", engine)
     with ctl.terminal("chat", *model, "-s", SYSTEM, "--temperature", "0") as child:
-        child.expect(rf"Talking to \S+ on {engine}; /help")
+        child.expect(rf"Talking to [^;]+ on {engine}; /help")
         child.expect_exact(READY)
         for question, expected in (FRANCE, ADA, NAME, COUNT):
             child.sendline(question)

@@ -27,7 +27,9 @@ _ROOT = Path(__file__).parents[3]
 _LISTENING = re.compile(r"Listening on (\S+) ")
 _START_SECONDS = 30
 _END_SECONDS = 10
-_LAUNCHER = """#!{python}
+# A shell starts it: a path with a space in it is no interpreter.
+_LAUNCHER = """#!/bin/sh
+"exec" "{python}" "$0" "$@"
 import sys
 
 sys.path.insert(0, {root!r})
