@@ -28,8 +28,8 @@ check: $(STAMP) ## formatting, lint, types, import contracts, protos
 	@cd proto && ../$(BIN)/buf lint
 	@echo "check: clean"
 
-test: check ## every check and every test
-	@$(BIN)/python -m pytest --quiet
+test: check ## every check and every test, two files at a time
+	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile
 
 bench: $(STAMP) ## measure; prints tables and saves them as JSON
 	@$(BIN)/python -m tests.bench

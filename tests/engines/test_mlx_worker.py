@@ -174,13 +174,14 @@ async def test_a_model_that_mlx_cannot_load_says_why(tmp_path, changes, message)
 async def test_a_load_without_progress_is_given_up():
     async with mlx_engine(load_timeout_seconds=0.6) as (engine, paths):
         entry = (await engine.models())[0]
+        before = descendants()
 
         def stop(progress):
             if progress.phase is LoadPhase.STARTING:
                 asyncio.get_running_loop().call_later(0.3, stop_worker)
 
         def stop_worker():
-            for process in descendants():
+            for process in descendants() - before:
                 os.kill(process, signal.SIGSTOP)
 
         with pytest.raises(ModelLoadFailed, match="no progress"):
