@@ -47,6 +47,6 @@ def json_text(value: Any) -> str:
     except OverflowError:
         # Of whole numbers msgspec writes those of 64 bits alone; the daemon does without Python's own
         # writer until it meets a larger one.
-        import json  # noqa: PLC0415
+        import json  # noqa: PLC0415 - see above
 
         return json.dumps(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ class EngineThread:
         try:
             state = read_state(self._path(call.file_name))
         except Exception:  # noqa: BLE001 - a damaged file fails in many ways
+            traceback.print_exc()  # the daemon has the worker's last lines
             return protocol.Written(tokens_count=0)
         if len(state.tokens) >= self._settings.context_tokens:
             return protocol.Written(tokens_count=0)
