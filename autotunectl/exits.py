@@ -1,11 +1,12 @@
 """The exit statuses of autotunectl. Scripts switch on them; ``entry`` gives them.
 
 0    done
-1    anything else
+1    anything else: among it a source of models that does not answer (SOURCE_UNREACHABLE), a download that is
+     damaged (DOWNLOAD_CORRUPT), and a full disk (STORAGE_FULL)
 2    the command line is wrong
 3    the daemon is not running, cannot be started, or stops
 4    no such model
-5    refused: it does not fit, is too long, not supported, or not valid
+5    refused: it does not fit, is too long, not supported, not valid, or not given to everybody
 6    busy: the queue is full
 7    the engine failed
 130  interrupted
@@ -35,6 +36,8 @@ _BY_REASON = {
     "KEY_REVOKED": REFUSED,
     "MESSAGE_TOO_LARGE": REFUSED,
     "MODEL_INVALID": REFUSED,
+    "MODEL_TOO_LARGE": REFUSED,
+    "SOURCE_DENIED": REFUSED,
     "UNAUTHENTICATED": REFUSED,
     "UNSUPPORTED": REFUSED,
     "WOULD_SWAP": REFUSED,

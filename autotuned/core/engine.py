@@ -63,7 +63,8 @@ class Capabilities:
     ``reply_so_far``. ``is_local``: its models take memory of this machine. ``slots_count``: requests of
     one model that it runs at the same time. ``batch_tokens`` is configured for it; 0 chooses.
     ``server_cache_type`` is the type of the KV cache where no load may choose it. ``has_gpu``: its
-    build computes on a GPU, and layers can be offered to it.
+    build computes on a GPU, and layers can be offered to it. ``pulls``: its server downloads models for
+    itself.
     """
 
     tools: bool
@@ -85,6 +86,7 @@ class Capabilities:
     slots_count: int = 1
     batch_tokens: int = 0
     has_gpu: bool = False
+    pulls: bool = False
     server_cache_type: KvCacheType = KvCacheType.F16
     knobs: Knobs = Knobs()
 

@@ -11,6 +11,10 @@
       QueueFull            QUEUE_FULL           too many waiting, or waited too long
       EngineUnreachable    ENGINE_UNREACHABLE   the worker died or hangs
       StorageFull          STORAGE_FULL
+      ModelTooLarge        MODEL_TOO_LARGE      a download would not fit into the machine's memory
+      SourceUnreachable    SOURCE_UNREACHABLE   where a model comes from does not answer, or not sensibly
+      SourceDenied         SOURCE_DENIED        it wants a token, or somebody's consent
+      DownloadCorrupt      DOWNLOAD_CORRUPT     what came is not what was promised
       ShuttingDown         SHUTTING_DOWN
 
 Raised anywhere below ``rpc``; ``rpc.errors`` turns them into a gRPC status in one place.
@@ -74,6 +78,13 @@ class ModelNotFound(AutotuneError):
             hints.append("add a .gguf file to the models folder.")
         hint = " ".join(filter(None, (*hints, listing)))
         super().__init__(f"{missing}; {hint[:1].lower()}{hint[1:]}", model=model, suggestion=suggestion)
+
+    @classmethod
+    def elsewhere(cls, model: str, message: str) -> ModelNotFound:
+        """A source that was asked for a model has none of this name; the message says which source."""
+        error = cls(model, "")
+        error.message, error.args = message, (message,)
+        return error
 
 
 class ModelInvalid(AutotuneError):
@@ -180,6 +191,35 @@ class StorageFull(AutotuneError):
     """The disk is full."""
 
     reason = "STORAGE_FULL"
+
+
+class ModelTooLarge(AutotuneError):
+    """A model that was asked for would not fit into this machine. Asking again with consent downloads it."""
+
+    reason = "MODEL_TOO_LARGE"
+
+    def __init__(self, message: str, *, required_bytes: int, capacity_bytes: int, suggestion: str) -> None:
+        super().__init__(
+            message, requiredBytes=required_bytes, capacityBytes=capacity_bytes, suggestion=suggestion
+        )
+
+
+class SourceUnreachable(AutotuneError):
+    """A registry or hub does not answer, is busy, or answers what makes no sense; what came stays here."""
+
+    reason = "SOURCE_UNREACHABLE"
+
+
+class SourceDenied(AutotuneError):
+    """A registry or hub gives the model to some only: a token or an agreement is missing."""
+
+    reason = "SOURCE_DENIED"
+
+
+class DownloadCorrupt(AutotuneError):
+    """What was downloaded does not have the checksum or the size that was promised; it was removed."""
+
+    reason = "DOWNLOAD_CORRUPT"
 
 
 class ShuttingDown(AutotuneError):

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Protocol
 
 from autotuned.core.chat import ChatInput, GenerationRequest
+from autotuned.core.download import Downloaded, DownloadProgress, Offer, Reference
 from autotuned.core.engine import Capabilities, EngineResident, EngineStatus
 from autotuned.core.generation import EngineEvent, PrefillProgress
+from autotuned.core.hardware import Application, Hardware
 from autotuned.core.learning import Learned, SessionSize
 from autotuned.core.memory import Footprint, MemoryReading, ProcessMemory
 from autotuned.core.model import LoadProgress, ModelEntry
 from autotuned.core.plan import LoadShape
 from autotuned.core.prefix import SavedPrefix, WrittenPrefix
 from autotuned.core.record import RequestRecord
+from autotuned.core.registry import Registry
 from autotuned.core.snapshot import MachineReading
 
 
@@ -144,8 +147,76 @@ class Engine(Protocol):
         Raises ``ModelInvalid``, ``ModelLoadFailed`` or ``EngineUnreachable``.
         """
 
+    async def pull(self, name: str, on_progress: Callable[[DownloadProgress], None]) -> Downloaded:
+        """Has its server download a model under this name of its own; what is there already is not fetched.
+
+        Only where the engine declares ``pulls``. Cancelling it stops the download; what came stays. Raises
+        ``ModelNotFound``, ``SourceUnreachable``, ``SourceDenied``, ``DownloadCorrupt``, ``StorageFull`` or
+        ``EngineUnreachable``.
+        """
+
+    async def delete(self, entry: ModelEntry) -> int:
+        """Deletes a model of its list, which is not in memory, from the disk; returns the bytes freed.
+
+        Files that another name still needs stay. Raises ``Unsupported`` with what to do instead where it is
+        not the engine's to delete, ``EngineUnreachable``, ``StorageFull`` where the disk refuses.
+        """
+
     async def close(self) -> None:
         """Ends every process that the engine started."""
+
+
+class Download(Protocol):
+    """One download that was resolved and waits to be fetched. ``close`` it, whatever happens."""
+
+    @property
+    def offer(self) -> Offer:
+        """What would be fetched."""
+
+    async def fetch(self, on_progress: Callable[[DownloadProgress], None]) -> Downloaded:
+        """Fetches what is missing, verifies it, and gives it its name. Cancelling keeps what came.
+
+        Connections that break are tried again for a while. Raises ``SourceUnreachable``, ``SourceDenied``,
+        ``DownloadCorrupt`` or ``StorageFull``.
+        """
+
+    async def close(self) -> None:
+        """Ends it, and returns when nothing of it runs any more; what came stays. Safe to call twice."""
+
+
+class Downloader(Protocol):
+    """Fetches models into the folders where the daemon's own engines find them."""
+
+    async def find(self, reference: Reference) -> Download:
+        """Asks the source what there is. Cancelling it ends all of it.
+
+        Raises ``ModelNotFound``, ``FieldInvalid``, ``Unsupported`` for what nothing here could run,
+        ``SourceUnreachable`` or ``SourceDenied``.
+        """
+
+
+class HardwareProbe(Protocol):
+    """Tells what the machine is made of."""
+
+    async def read(self) -> Hardware:
+        """The machine now. What never changes is looked at once, memory bandwidth measured once for good."""
+
+    async def applications(self) -> Sequence[Application]:
+        """The programs of this user that take memory, the daemon and its workers left out, largest first."""
+
+
+class RegistryFile(Protocol):
+    """Reads the registry of downloadable models."""
+
+    @property
+    def own_file(self) -> Path:
+        """Where the user's own models are looked for, there or not."""
+
+    async def read(self) -> Registry:
+        """The packaged models, and the user's own, of which one with the same id takes the other's place.
+
+        Raises nothing for what the user's file says: that is told in ``problems``.
+        """
 
 
 class RequestLog(Protocol):

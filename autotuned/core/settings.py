@@ -41,6 +41,11 @@ class PathSettings:
         """Where saved KV prefixes lie."""
         return self.data / "prefixes"
 
+    @property
+    def registry_store(self) -> Path:
+        """Where models of registries lie, in Ollama's layout: "manifests" and "blobs"."""
+        return self.data / "registry"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:
@@ -90,6 +95,27 @@ class StoreSettings:
     ollama: str = "auto"
     lmstudio: str = "auto"
     huggingface: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullSettings:
+    """Where models are downloaded from.
+
+    ``registry_url``: the registry of names without a host; it speaks Ollama's protocol.
+    ``huggingface_url``: the hub of names that begin with "hf:"; empty takes HF_ENDPOINT, else huggingface.co.
+    ``insecure_hosts``: registries, as host or host:port, that are asked without TLS; those of this machine
+    always are.
+    ``disk_margin_mib``: room that a download leaves free on its disk.
+    ``silence_timeout_seconds``: a connection without a byte for so long has failed and is tried again.
+    ``patience_seconds``: how long a source that fails again and again is tried without a byte of progress.
+    """
+
+    registry_url: str = "https://registry.ollama.ai"
+    huggingface_url: str = ""
+    insecure_hosts: tuple[str, ...] = ()
+    disk_margin_mib: Annotated[int, Range(0, 1 << 24)] = 1024
+    silence_timeout_seconds: Timeout = 30.0
+    patience_seconds: Timeout = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +268,7 @@ class Settings:
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     stores: StoreSettings = field(default_factory=StoreSettings)
+    pull: PullSettings = field(default_factory=PullSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
     prefixes: PrefixSettings = field(default_factory=PrefixSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)

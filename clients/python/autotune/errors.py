@@ -11,6 +11,10 @@
       QueueFull            QUEUE_FULL           has ``retry_seconds``
       EngineUnreachable    ENGINE_UNREACHABLE   the engine died or hangs
       StorageFull          STORAGE_FULL
+      ModelTooLarge        MODEL_TOO_LARGE      a download would not fit into the machine's memory
+      SourceUnreachable    SOURCE_UNREACHABLE   where a model comes from does not answer, or not sensibly
+      SourceDenied         SOURCE_DENIED        it wants a token, or somebody's consent
+      DownloadCorrupt      DOWNLOAD_CORRUPT     what came is not what was promised
       MessageTooLarge      MESSAGE_TOO_LARGE    more than 64 MiB in one message
       Unauthenticated      UNAUTHENTICATED
       KeyRevoked           KEY_REVOKED
@@ -121,6 +125,33 @@ class StorageFull(AutotuneError):
     """The disk is full."""
 
     default_reason = "STORAGE_FULL"
+
+
+class ModelTooLarge(AutotuneError):
+    """A model that was to be downloaded would not fit into the machine; ask again with consent to get it.
+
+    ``metadata`` has "requiredBytes", "capacityBytes" and, where one is known, a "suggestion" that fits.
+    """
+
+    default_reason = "MODEL_TOO_LARGE"
+
+
+class SourceUnreachable(AutotuneError):
+    """Where a model comes from does not answer, or not sensibly; the next pull goes on from what came."""
+
+    default_reason = "SOURCE_UNREACHABLE"
+
+
+class SourceDenied(AutotuneError):
+    """Where a model comes from gives it to some only: a token or an agreement is missing."""
+
+    default_reason = "SOURCE_DENIED"
+
+
+class DownloadCorrupt(AutotuneError):
+    """What was downloaded does not have the checksum or size that was promised; it was removed."""
+
+    default_reason = "DOWNLOAD_CORRUPT"
 
 
 class MessageTooLarge(AutotuneError):
