@@ -49,6 +49,11 @@ class Draft:
             assumed=template.assumed,
         )
 
+    def with_batch(self, batch: int) -> Draft:
+        """The same with batches of so many tokens."""
+        template = replace(self.template, batch_tokens=batch, micro_batch_tokens=micro_batch_tokens(batch))
+        return replace(self, template=template)
+
     def footprint(self, shape: LoadShape) -> Footprint:
         """What this shape takes."""
         return estimate_footprint(self.facts, shape, self.learned)
