@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from autotuned.core.ports import Clock
-from autotuned.core.settings import LlamacppSettings, PathSettings
+from autotuned.core.settings import LlamacppSettings, PathSettings, PullSettings
+from autotuned.engines.downloads.downloader import WorkerDownloader
 from autotuned.engines.llamacpp.engine import LlamacppEngine
 from autotuned.engines.stores.folders import NO_STORES
 from tests.engines.processes import descendants, until
@@ -76,3 +78,22 @@ async def engine(make_engine):
 async def pocket(engine):
     """The entry of the pocket model."""
     return next(entry for entry in await engine.models() if entry.id == "pocket")
+
+
+@pytest.fixture
+async def make_downloader(paths):
+    """``make_downloader(registry_url, **settings)``; after the test no worker of any of them is left."""
+
+    def make(registry_url, **settings):
+        quick = {"disk_margin_mib": 0, "silence_timeout_seconds": 2.0, "patience_seconds": 20.0}
+        return WorkerDownloader(
+            settings=PullSettings(registry_url=registry_url, **{**quick, **settings}),
+            registry_store=paths.registry_store,
+            hub_cache=paths.data / "hub",
+            runs_mlx=False,
+            environment={"PATH": os.environ.get("PATH", os.defpath)},
+        )
+
+    before = descendants()
+    yield make
+    assert descendants() <= before

@@ -9,10 +9,10 @@ from autotuned.engines.ollama.engine import OllamaEngine
 
 
 @asynccontextmanager
-async def connected(url, clock, **settings):
+async def connected(url, clock, *, insecure_hosts=(), **settings):
     """An engine that is attached to the server at this URL, and closed afterwards."""
     wanted = OllamaSettings(**{"mode": "attach", "url": url, **settings})
-    engine = OllamaEngine(settings=wanted, clock=clock, environment={})
+    engine = OllamaEngine(settings=wanted, clock=clock, environment={}, insecure_hosts=insecure_hosts)
     try:
         await engine.refresh()
         yield engine

@@ -57,7 +57,7 @@ async def double(server, clock):
 @asynccontextmanager
 async def real(tmp_path, clock, monkeypatch):
     """A real server with the pocket model."""
-    async with _real_engine(tmp_path, clock, monkeypatch) as engine:
+    async with real_engine(tmp_path, clock, monkeypatch) as engine:
         url = engine.status().address
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             await _create_pocket(client)
@@ -70,7 +70,7 @@ async def real(tmp_path, clock, monkeypatch):
 
 
 @asynccontextmanager
-async def _real_engine(tmp_path, clock, monkeypatch):
+async def real_engine(tmp_path, clock, monkeypatch):
     if "OLLAMA_HOST" in os.environ:
         url = endpoint_of("", os.environ).url
         engine = OllamaEngine(settings=OllamaSettings(mode="attach", url=url), clock=clock)
@@ -79,13 +79,18 @@ async def _real_engine(tmp_path, clock, monkeypatch):
         url = Endpoint(host="127.0.0.1", port=free_port()).url
         engine = OllamaEngine(settings=OllamaSettings(mode="managed", url=url), clock=clock)
     try:
-        await engine.refresh()
-        await until(lambda: engine.status().state is not EngineState.STARTING, "Ollama has started", 60.0)
+        await until(lambda: _has_started(engine), "Ollama has started", 60.0)
         if engine.status().state is not EngineState.READY:
             pytest.skip(f"Ollama is not ready: {engine.status().detail}")
         yield engine
     finally:
         await engine.close()
+
+
+async def _has_started(engine):
+    """Whether it serves, or never will; a server that has just started has told no models yet."""
+    await engine.refresh()
+    return engine.status().state is not EngineState.STARTING
 
 
 async def _create_pocket(client):

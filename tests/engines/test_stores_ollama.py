@@ -63,12 +63,11 @@ def test_tags_that_share_a_file_are_all_there(store, found):
 
 
 def test_a_projector_does_not_hinder_and_an_adapter_does(store, found, notes):
-    for kind in ("projector", "adapter", "license", "system", "messages"):
+    for kind in ("projector", "adapter", "license", "system"):
         layer = store.layer(kind.encode(), f"application/vnd.ollama.image.{kind}")
         store.model(f"{PUBLIC}/with-{kind}:1", content(kind), layer)
-    assert list(found()) == ["with-license:1", "with-projector:1"]
-    spoken = ("1", "it has a system prompt or messages that Ollama alone adds")
-    assert notes == [("1", "it is a model with an adapter"), spoken, spoken]
+    assert list(found()) == ["with-license:1", "with-projector:1", "with-system:1"]
+    assert notes == [("1", "it is a model with an adapter")]
 
 
 def test_what_is_split_or_no_gguf_is_left_out(store, found, notes):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from autotune.v1 import (
@@ -29,6 +29,7 @@ from autotune.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
     plan_pb2,
+    registry_service_pb2_grpc,
     system_service_pb2,
     system_service_pb2_grpc,
 )
@@ -36,8 +37,8 @@ from autotune.version import __version__
 from google.protobuf import duration_pb2
 from google.rpc import status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
 
+from tests.fakes.fake_downloads import FakeDownloads
 from tests.fakes.fake_messages import (
     START_TIME,
     delta,
@@ -49,10 +50,10 @@ from tests.fakes.fake_messages import (
     not_found,
     plan,
     queued,
-    rich_status,
     running_model,
     started,
 )
+from tests.fakes.refusing import abort, require
 
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -60,21 +61,6 @@ Script = Callable[
     [inference_service_pb2.GenerateRequest, grpc.ServicerContext],
     Iterator[inference_service_pb2.GenerateResponse],
 ]
-
-
-def abort(context: grpc.ServicerContext, status: status_pb2.Status) -> NoReturn:
-    context.abort_with_status(rpc_status.to_status(status))
-    raise AssertionError("abort returned")
-
-
-def require(context: grpc.ServicerContext, field: str, sound: bool, problem: str) -> None:
-    if not sound:
-        abort(
-            context,
-            rich_status(
-                grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID", f"{field}: {problem}", field=field
-            ),
-        )
 
 
 def say(*pieces: str) -> Script:
@@ -100,11 +86,13 @@ def fail_with(status: status_pb2.Status, *pieces: str) -> Script:
 
 
 class FakeDaemon(
+    FakeDownloads,
     inference_service_pb2_grpc.InferenceServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
     system_service_pb2_grpc.SystemServiceServicer,
     daemon_service_pb2_grpc.DaemonServiceServicer,
     engine_service_pb2_grpc.EngineServiceServicer,
+    registry_service_pb2_grpc.RegistryServiceServicer,
 ):
     """``with FakeDaemon() as daemon``: serves ``daemon.address`` until the end of the block.
 
@@ -113,6 +101,7 @@ class FakeDaemon(
     """
 
     def __init__(self, runtime: Path | None = None) -> None:
+        super().__init__()
         self.runtime = runtime or Path(tempfile.mkdtemp(prefix="at-fake-", dir="/tmp"))
         self.address = f"unix:{self.runtime / 'autotuned.sock'}"
         self.version = __version__
@@ -152,6 +141,7 @@ class FakeDaemon(
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(self, self._server)
         daemon_service_pb2_grpc.add_DaemonServiceServicer_to_server(self, self._server)
         engine_service_pb2_grpc.add_EngineServiceServicer_to_server(self, self._server)
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(self, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         self._server.add_insecure_port(self.address)
         self._server.start()
@@ -209,7 +199,7 @@ class FakeDaemon(
         for each in self.engines:
             if each.name == asked and each.state != engine_service_pb2.ENGINE_STATE_READY:
                 abort(context, engine_unreachable(asked))
-        abort(context, not_found(request.model or self.default_model))
+        return abort(context, not_found(request.model or self.default_model))
 
     def Generate(self, request, context):
         self._take(request, context)

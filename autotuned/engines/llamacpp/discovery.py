@@ -28,6 +28,7 @@ from autotuned.core.errors import ModelInvalid
 from autotuned.core.model import ModelEntry, ModelFacts
 from autotuned.engines.gguf import GgufHeader, read_header
 from autotuned.engines.gguf_facts.facts import model_facts
+from autotuned.engines.model_defaults import NO_DEFAULTS, ModelDefaults
 from autotuned.engines.stores import huggingface, lmstudio
 from autotuned.engines.stores.files import Notes, StoredFile
 from autotuned.engines.stores.folders import NO_STORES, StoreFolders
@@ -70,11 +71,15 @@ class _Read:
 
 @dataclass(slots=True)
 class _Scan:
-    """One look at everything. ``seen`` has the files; True for one that came with a name of its own."""
+    """One look at everything. ``seen`` has the files; True for one that came with a name of its own.
+
+    ``defaults`` has what the names of the stores bring besides the files, by the model's id.
+    """
 
     before: dict[tuple[_File, ...], _Read]
     known: dict[tuple[_File, ...], _Read] = field(default_factory=dict)
     entries: dict[str, ModelEntry] = field(default_factory=dict)
+    defaults: dict[str, ModelDefaults] = field(default_factory=dict)
     seen: dict[tuple[int, int] | str, bool] = field(default_factory=dict)
     by_digest: dict[str, _Read] = field(default_factory=dict)
 
@@ -99,6 +104,11 @@ class ModelFiles:
         self._ollama = tuple(OllamaStore(folder) for folder in stores.ollama)
         self._notes = Notes()
         self._known: dict[tuple[_File, ...], _Read] = {}
+        self._defaults: dict[str, ModelDefaults] = {}
+
+    def defaults_of(self, model_id: str) -> ModelDefaults:
+        """What the name of a model brings besides its file, as the last scan saw it."""
+        return self._defaults.get(model_id, NO_DEFAULTS)
 
     def scan(self) -> tuple[ModelEntry, ...]:
         """All models there are now. Blocks: a ``stat`` for each file, a header for each new one."""
@@ -108,7 +118,7 @@ class ModelFiles:
             self._add_own(scan, path)
         for stored in self._stored_files():
             self._add_stored(scan, stored)
-        self._known = scan.known
+        self._known, self._defaults = scan.known, scan.defaults
         return tuple(scan.entries.values())
 
     def _own_files(self) -> Iterator[Path]:
@@ -157,6 +167,7 @@ class ModelFiles:
             taken = scan.entries.get(name)
             if taken is None:
                 scan.entries[name] = self._entry(name, files, read)
+                scan.defaults[name] = stored.defaults
             if taken is None or (taken.facts and read.facts and taken.facts.digest == read.facts.digest):
                 return
 

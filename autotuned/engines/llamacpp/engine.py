@@ -19,15 +19,16 @@ from pathlib import Path
 
 import msgspec
 
+from autotuned.core.download import Downloaded, DownloadProgress
 from autotuned.core.engine import Capabilities, EngineResident, EngineState, EngineStatus, Knobs, KnobScope
-from autotuned.core.errors import ModelInvalid, ModelLoadFailed, ShuttingDown
+from autotuned.core.errors import ModelInvalid, ModelLoadFailed, ShuttingDown, Unsupported
 from autotuned.core.model import EMBEDDED_ENGINE, LoadProgress, ModelEntry
 from autotuned.core.plan import LoadShape
 from autotuned.core.ports import Clock
 from autotuned.core.settings import LlamacppSettings, PathSettings
 from autotuned.engines.llamacpp.binary import ServerBinary, clean_environment
 from autotuned.engines.llamacpp.builds import FIRST_PATIENCE_SECONDS, PATIENCE_SECONDS, Builds
-from autotuned.engines.llamacpp.discovery import ModelFiles
+from autotuned.engines.llamacpp.discovery import POCKET, ModelFiles, split_parts
 from autotuned.engines.llamacpp.log import WorkerLog
 from autotuned.engines.llamacpp.model import LlamacppModel
 from autotuned.engines.llamacpp.readiness import until_ready
@@ -35,6 +36,8 @@ from autotuned.engines.llamacpp.requests import WorkerRequests
 from autotuned.engines.llamacpp.shape import worker_settings
 from autotuned.engines.prefix_file import PrefixFiles
 from autotuned.engines.process import WorkerProcess, fresh_socket_path, start_worker
+from autotuned.engines.stores.belonging import Places
+from autotuned.engines.stores.deletion import delete_model
 from autotuned.engines.stores.folders import NO_STORES, StoreFolders
 
 NAME = EMBEDDED_ENGINE
@@ -84,7 +87,17 @@ class LlamacppEngine:
         self._settings = settings
         self._clock = clock
         self._builds = Builds(settings.server, engine=NAME, clock=clock)
-        self._files = ModelFiles(engine=NAME, models_folder=paths.data / "models", files=files, stores=stores)
+        models_folder = paths.data / "models"
+        # Names of the daemon's own store come before those of other programs' stores.
+        listed = replace(stores, ollama=(paths.registry_store, *stores.ollama))
+        self._files = ModelFiles(engine=NAME, models_folder=models_folder, files=files, stores=listed)
+        self._places = Places(
+            models_folder=models_folder,
+            registry=paths.registry_store,
+            packaged=(POCKET,),
+            configured=files,
+            stores=stores,
+        )
         self._scan: asyncio.Task[tuple[ModelEntry, ...]] | None = None
         self._workers: set[WorkerProcess[WorkerLog]] = set()
         self._is_closed = False
@@ -198,10 +211,27 @@ class LlamacppEngine:
             shape=applied,
             footprint=worker.log.buffers.footprint(applied, worker.process_id),
             model_thinks=entry.facts.thinks,
+            defaults=self._files.defaults_of(entry.id),
             worker=worker,
             requests=requests,
             prefix_files=prefix_files,
         )
+
+    async def pull(self, name: str, on_progress: Callable[[DownloadProgress], None]) -> Downloaded:
+        """Never: what it runs the daemon downloads."""
+        _ = on_progress
+        raise Unsupported(
+            f'llama.cpp has no server that downloads models; leave the engine out: "autotunectl pull {name}".'
+        )
+
+    async def delete(self, entry: ModelEntry) -> int:
+        """See ``Engine.delete``: all parts of a split file go together."""
+        split = split_parts(entry.path)
+        files = [Path(part) for part in split[1]] if split else [Path(entry.path)]
+        freed = await asyncio.to_thread(delete_model, entry, files, self._places)
+        if self._scan is not None and not self._scan.done():
+            await asyncio.wait([self._scan])  # it may have seen what is gone
+        return freed
 
     async def close(self) -> None:
         """Ends every worker, those that still load included."""

@@ -37,6 +37,7 @@ from autotuned.engines.llamacpp.prompts import Prompts
 from autotuned.engines.llamacpp.refusals import quoted
 from autotuned.engines.llamacpp.requests import OK, WorkerRequests
 from autotuned.engines.llamacpp.slots import Slot, Slots
+from autotuned.engines.model_defaults import NO_DEFAULTS, ModelDefaults
 from autotuned.engines.prefix_file import PrefixFiles
 from autotuned.engines.process import WorkerProcess
 
@@ -83,6 +84,7 @@ class LlamacppModel:
         worker: WorkerProcess[WorkerLog],
         requests: WorkerRequests,
         prefix_files: PrefixFiles,
+        defaults: ModelDefaults = NO_DEFAULTS,
     ) -> None:
         self._incarnation_id = incarnation_id
         self._shape = shape
@@ -91,6 +93,7 @@ class LlamacppModel:
         self._worker = worker
         self._requests = requests
         self._prefix_files = prefix_files
+        self._defaults = defaults
         self._slots = Slots(shape.slots_count)
         self._prompts = Prompts()
 
@@ -123,7 +126,7 @@ class LlamacppModel:
         self, request: GenerationRequest, conversation: str
     ) -> AsyncGenerator[EngineEvent, None]:
         """See ``LoadedModel.generate``."""
-        request = with_reply_so_far(request, model_thinks=self._model_thinks)
+        request = with_reply_so_far(self._defaults.filled(request), model_thinks=self._model_thinks)
         texts = [request.reply_so_far]
         async with aclosing(self._stream(request, generation_call(request), conversation)) as events:
             async for event in events:
@@ -133,10 +136,13 @@ class LlamacppModel:
                     self._prompts.add_reply(conversation, "".join(texts))
                 yield event
 
-    async def prefill(
+    def prefill(self, request: GenerationRequest, conversation: str) -> AsyncGenerator[PrefillProgress, None]:
+        """See ``LoadedModel.prefill``. The engine draws one token even so; it is dropped."""
+        return self._prefill(self._defaults.filled(request), conversation)
+
+    async def _prefill(
         self, request: GenerationRequest, conversation: str
     ) -> AsyncGenerator[PrefillProgress, None]:
-        """See ``LoadedModel.prefill``. The engine draws one token even so; it is dropped."""
         request = with_reply_so_far(request, model_thinks=self._model_thinks)
         async with aclosing(self._stream(request, prefill_call(request), conversation)) as events:
             async for event in events:
@@ -192,7 +198,7 @@ class LlamacppModel:
             request = with_reply_so_far(request, model_thinks=self._model_thinks)
         except Unsupported:  # then the prompt alone is fetched
             request = replace(request, reply_so_far="")
-        async with aclosing(self.prefill(request, conversation)) as progress:
+        async with aclosing(self._prefill(request, conversation)) as progress:
             async for state in progress:
                 if state.cached_tokens < KEPT_SHARE * state.prompt_tokens:
                     return False
@@ -200,7 +206,7 @@ class LlamacppModel:
 
     async def count_tokens(self, chat: ChatInput | str) -> int:
         """See ``LoadedModel.count_tokens``. A text counts as a raw prompt does."""
-        call = count_call(chat)
+        call = count_call(chat if isinstance(chat, str) else self._defaults.begun(chat))
         status, body = await self._requests.fetch(call)
         if status != OK:
             raise self._requests.refusal(problem_in(body, status), call)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotuned.engines.model_defaults import NO_DEFAULTS, ModelDefaults
 from autotuned.log import fields
 
 # Entries of one walk. A store with more than this is not one.
@@ -32,13 +33,15 @@ class StoredFile:
 
     ``name`` is what the store calls the model; "" where the name of the file says it. ``folder`` is
     where in the store it lies, as publisher and repository. ``size_bytes`` is what the whole file
-    has; -1 where the store does not say. Paths are texts: a store has hundreds, at each scan.
+    has; -1 where the store does not say. ``defaults`` is what the name brings besides the file. Paths are
+    texts: a store has hundreds, at each scan.
     """
 
     path: str
     name: str = ""
     folder: str = ""
     size_bytes: int = -1
+    defaults: ModelDefaults = NO_DEFAULTS
 
 
 class Notes:

@@ -45,7 +45,7 @@ def store_folders(settings: StoreSettings, environment: Mapping[str, str], home:
     return StoreFolders(
         ollama=_ollama(settings.ollama, environment, home),
         lmstudio=_lmstudio_models(home) if settings.lmstudio == AUTO else _named(settings.lmstudio, home),
-        huggingface=_hub_cache(environment, home)
+        huggingface=hub_cache(environment, home)
         if settings.huggingface == AUTO
         else _named(settings.huggingface, home),
     )
@@ -74,7 +74,8 @@ def _ollama(setting: str, environment: Mapping[str, str], home: Path) -> tuple[P
     return (home / ".ollama" / "models", *OLLAMA_SERVICE_FOLDERS)
 
 
-def _hub_cache(environment: Mapping[str, str], home: Path) -> Path:
+def hub_cache(environment: Mapping[str, str], home: Path) -> Path:
+    """The cache that the Hugging Face libraries share."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if named := environment.get(variable):
             return _path(named, home)

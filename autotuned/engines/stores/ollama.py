@@ -16,14 +16,14 @@ from pathlib import Path
 
 import msgspec
 
+from autotuned.engines.model_defaults import ModelDefaults
 from autotuned.engines.stores.files import Note, StoredFile, entries, read_text
+from autotuned.engines.stores.ollama_layers import KINDS, defaults_of
 
 PUBLIC_HOSTS = frozenset({"registry.ollama.ai", "ollama.com"})
 PUBLIC_NAMESPACE = "library"
 MODEL = "application/vnd.ollama.image.model"
 ADAPTER = "application/vnd.ollama.image.adapter"
-# What Ollama says before every conversation: elsewhere the model would not be the one of this name.
-SPOKEN = frozenset({"application/vnd.ollama.image.system", "application/vnd.ollama.image.messages"})
 # The runners that take GGUF files, the preferred one first.
 RUNNERS = ("ollama", "llamacpp")
 
@@ -91,12 +91,29 @@ class OllamaStore:
         layers = self._layers(_parsed(read_text(path, note)), note)
         if any(layer.media_type == ADAPTER for layer in layers):
             raise _Unfit("it is a model with an adapter")
-        if any(layer.media_type in SPOKEN for layer in layers):
-            raise _Unfit("it has a system prompt or messages that Ollama alone adds")
         models = [layer for layer in layers if layer.media_type == MODEL]
         if len(models) != 1:
             raise _Unfit("it has no GGUF file" if not models else "it is split over several files")
-        return StoredFile(path=self._blob(models[0].digest), name=name, size_bytes=models[0].size)
+        return StoredFile(
+            path=self._blob(models[0].digest),
+            name=name,
+            size_bytes=models[0].size,
+            defaults=self._defaults(layers, note),
+        )
+
+    def _defaults(self, layers: list[_Layer], note: Note) -> ModelDefaults:
+        """What the name brings: without that the model would not be the one of this name."""
+        texts = {}
+        for layer in layers:
+            if layer.media_type in KINDS:
+                text = read_text(self._blob(layer.digest), note)
+                if text is None:
+                    raise _Unfit("its system prompt, messages or parameters are missing or cannot be read")
+                texts[layer.media_type] = text
+        try:
+            return defaults_of(texts)
+        except (ValueError, RecursionError) as error:
+            raise _Unfit("its system prompt, messages or parameters are damaged") from error
 
     def _layers(self, manifest: _Manifest, note: Note) -> list[_Layer]:
         """Those of the manifest, or of the one in its list that is for GGUF files."""

@@ -19,6 +19,7 @@ from tests.fakes.ollama.models import Store
 from tests.fakes.ollama.observer import Observer
 from tests.fakes.ollama.ollama import Ollama
 from tests.fakes.ollama.problems import Problem
+from tests.fakes.ollama.pull import Puller
 from tests.fakes.ollama.routes import json_response, routes
 from tests.fakes.ollama.scheduler import Scheduler
 from tests.fakes.ollama.settings import Settings
@@ -31,12 +32,15 @@ def application(settings: Settings) -> ASGIApp:
     """A server for uvicorn; its runners live as long as its lifespan."""
     observer = Observer(reload_seconds=settings.reload_seconds)
     scheduler = Scheduler(settings, observer)
-    server = Ollama(settings, Store(settings.models), scheduler, observer)
+    store = Store(settings.models)
+    puller = Puller(store, settings.registry)
+    server = Ollama(settings, store, scheduler, observer, puller)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         scheduler.start()
         yield
+        await puller.close()
         await scheduler.close()
 
     inner = Starlette(

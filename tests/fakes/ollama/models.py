@@ -91,6 +91,38 @@ class Store:
         for path in sorted(manifests.glob("*/*/*/*")):
             yield ModelName(*path.relative_to(manifests).parts)
 
+    def existing(self, name: ModelName) -> ModelName:
+        """The name with its parts written as those of the models that are there."""
+        host, namespace, model, tag = name.host, name.namespace, name.model, name.tag
+        for other in self.names():
+            host = other.host if other.host.lower() == host.lower() else host
+            namespace = other.namespace if other.namespace.lower() == namespace.lower() else namespace
+            model = other.model if other.model.lower() == model.lower() else model
+            tag = other.tag if other.tag.lower() == tag.lower() else tag
+        return ModelName(host, namespace, model, tag)
+
+    def manifest(self, name: ModelName) -> bytes | None:
+        """The manifest of exactly this name; None where there is none."""
+        path = self._manifest_path(name)
+        return path.read_bytes() if path.exists() else None
+
+    def digests(self, name: ModelName) -> set[str]:
+        """Its files; none where there is no such name."""
+        path = self._manifest_path(name)
+        return _digests(path) if path.exists() else set()
+
+    def write(self, name: ModelName, manifest: bytes) -> None:
+        """Gives the model its name."""
+        path = self._manifest_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(manifest)
+
+    def remove_unused(self, digests: set[str]) -> None:
+        """Removes those of these blobs that no manifest names."""
+        kept = {digest for name in self.names() for digest in self.digests(name)}
+        for digest in digests - kept:
+            model_store.blob_path(self.folder, digest).unlink(missing_ok=True)
+
     def find(self, text: str) -> Model:
         """The model of this name, whatever its case. Raises ``Problem``."""
         name = parse_name(text)
@@ -111,9 +143,7 @@ class Store:
         path = model_store.manifests_folder(self.folder) / model.name.path
         mine = _digests(path)
         path.unlink()
-        kept = {digest for name in self.names() for digest in _digests(self._manifest_path(name))}
-        for digest in mine - kept:
-            model_store.blob_path(self.folder, digest).unlink(missing_ok=True)
+        self.remove_unused(mine)
 
     def _manifest_path(self, name: ModelName) -> Path:
         return model_store.manifests_folder(self.folder) / name.path

@@ -11,6 +11,7 @@ from tests.fakes.ollama.models import Model, Store
 from tests.fakes.ollama.observer import Observer
 from tests.fakes.ollama.options import Options, options_from
 from tests.fakes.ollama.problems import Problem
+from tests.fakes.ollama.pull import Puller
 from tests.fakes.ollama.runner import Runner
 from tests.fakes.ollama.scheduler import Scheduler
 from tests.fakes.ollama.settings import Settings
@@ -26,6 +27,7 @@ class Ollama:
     store: Store
     scheduler: Scheduler
     observer: Observer
+    puller: Puller
 
     def options(self, model: Model, request: dict[str, Any]) -> Options:
         """All options of a request. Raises ``Problem``."""

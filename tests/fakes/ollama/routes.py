@@ -88,7 +88,12 @@ class _Endpoints:
 
     async def delete(self, request: Request) -> Response:
         body = requests.decode(await request.body(), "DeleteRequest", requests.NAMED)
-        self._server.store.delete(self._server.store.find(body.get("model") or body.get("name") or ""))
+        name = body.get("model") or body.get("name") or ""
+        if not name.strip():
+            raise Problem("model is required", 400)
+        if not parse_name(name).valid:
+            raise Problem(f'name "{name}" is invalid', 400)
+        self._server.store.delete(self._server.store.find(name))
         return Response()
 
     async def chat(self, request: Request) -> Exchange:
@@ -105,7 +110,7 @@ class _Endpoints:
 
     async def pull(self, request: Request) -> Exchange:
         body = await self._body(request, "PullRequest", requests.NAMED)
-        return self._exchange(body, self._pulled(body), lambda lines: lines[-1])
+        return self._exchange(body, self._server.puller.lines(body), lambda lines: lines[-1])
 
     async def _body(self, request: Request, type_name: str, fields: Any) -> dict[str, Any]:
         raw = await request.body()
@@ -139,20 +144,6 @@ class _Endpoints:
                 tokens_count += answer["usage"]["prompt_tokens"]
         counted = watch.times() | {"prompt_eval_count": tokens_count}
         yield Whole({"model": body["model"], "embeddings": vectors} | counted)
-
-    async def _pulled(self, body: dict[str, Any]) -> AsyncIterator[Line | Whole]:
-        """There is no registry here: what the store has is complete, all else does not exist."""
-        yield {"status": "pulling manifest"}
-        try:
-            model = self._server.store.find(body.get("model") or body.get("name") or "")
-        except NotFound as error:
-            raise Problem("pull model manifest: file does not exist") from error
-        digest = model.blob.name.replace("-", ":")
-        size = model.blob.stat().st_size
-        short = digest.removeprefix("sha256:")[:12]
-        yield {"status": f"pulling {short}", "digest": digest, "total": size, "completed": size}
-        for status in ("verifying sha256 digest", "writing manifest", "success"):
-            yield {"status": status}
 
 
 async def _embedding(runner: Any, text: str) -> Line:

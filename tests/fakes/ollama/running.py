@@ -72,6 +72,7 @@ async def running_ollama(
     environment: Mapping[str, str] | None = None,
     version: str = "0.33.3",
     reload_seconds: float = 0.05,
+    registry: str = "",
     port: int = 0,
 ) -> AsyncIterator[RunningOllama]:
     """A double with the pocket model, or with the models of another store, until the block ends."""
@@ -91,6 +92,7 @@ async def running_ollama(
             "OLLAMA_MODELS": str(models),
             "OLLAMA_DOUBLE_VERSION": version,
             "OLLAMA_DOUBLE_RELOAD_SECONDS": str(reload_seconds),
+            "OLLAMA_DOUBLE_REGISTRY": registry,
             **(environment or {}),
         },
         stdin=asyncio.subprocess.DEVNULL,

@@ -3,8 +3,9 @@
     python -m tests.fakes.ollama.server serve
 
 It is set by the same environment variables; ``OLLAMA_HOST=127.0.0.1:0`` takes any free port, which
-the line ``Listening on ...`` on its standard error tells. ``OLLAMA_DOUBLE_VERSION`` and
-``OLLAMA_DOUBLE_RELOAD_SECONDS`` are the double's own.
+the line ``Listening on ...`` on its standard error tells. ``OLLAMA_DOUBLE_VERSION``,
+``OLLAMA_DOUBLE_RELOAD_SECONDS`` and ``OLLAMA_DOUBLE_REGISTRY``, the host and port that is asked for names
+without a host, are the double's own.
 """
 
 from __future__ import annotations

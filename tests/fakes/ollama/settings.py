@@ -18,7 +18,7 @@ _CACHED_COUNT_VERSION = (0, 33, 3)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One server's settings. The last two are the double's own."""
+    """One server's settings. The last three are the double's own."""
 
     host: str
     port: int
@@ -32,6 +32,7 @@ class Settings:
     kv_cache_type: str
     version: str
     reload_seconds: float
+    registry: str
 
     @property
     def reports_cached(self) -> bool:
@@ -55,6 +56,7 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
         kv_cache_type=environment.get("OLLAMA_KV_CACHE_TYPE", "").lower(),
         version=environment.get("OLLAMA_DOUBLE_VERSION") or DEFAULT_VERSION,
         reload_seconds=float(environment.get("OLLAMA_DOUBLE_RELOAD_SECONDS") or 0.05),
+        registry=environment.get("OLLAMA_DOUBLE_REGISTRY", ""),
     )
 
 
