@@ -2,7 +2,7 @@
 
 Invariant: keys are the field names of the proto with their unit, ``*_duration`` becomes seconds
 (``*_seconds``), ``*_time`` an RFC 3339 text, an enum its value in lower case without prefix; a field
-that may be absent is null then.
+that may be absent is null then; a map is an object, its keys in order.
 """
 
 from __future__ import annotations
@@ -34,11 +34,19 @@ def message_json(message: Message) -> dict[str, Any]:
         if key.endswith("_duration"):
             key = key.removesuffix("_duration") + "_seconds"
         absent = field.has_presence and not message.HasField(field.name)
-        if field.is_repeated:
+        if (of_value := _map_value(field)) is not None:
+            result[key] = {str(name): _value_json(of_value, value[name]) for name in sorted(value)}
+        elif field.is_repeated:
             result[key] = [_value_json(field, item) for item in value]
         else:
             result[key] = None if absent else _value_json(field, value)
     return result
+
+
+def event_json(response: Message) -> dict[str, Any]:
+    """One message of a stream whose only field is the oneof "event": which it is, and what it says."""
+    event = response.WhichOneof("event") or ""
+    return {"event": event, **message_json(getattr(response, event))} if event else {}
 
 
 def reply_json(reply: Reply) -> dict[str, Any]:
@@ -63,6 +71,12 @@ def reply_json(reply: Reply) -> dict[str, Any]:
 def enum_text(message: Message, field_name: str) -> str:
     """For example "ready" for MODEL_STATE_READY; the number as text for a value of a newer daemon."""
     return _enum_text(message.DESCRIPTOR.fields_by_name[field_name].enum_type, getattr(message, field_name))
+
+
+def _map_value(field: Any) -> Any:
+    """The field that the values of a map are; None where ``field`` is no map."""
+    entry = field.message_type
+    return entry.fields_by_name["value"] if entry is not None and entry.GetOptions().map_entry else None
 
 
 def _value_json(field: Any, value: Any) -> Any:

@@ -15,12 +15,15 @@ import click
 class LazyGroup(click.Group):
     """``lazy``: for each command the one line that the group's help shows.
 
-    A command called ``x`` is the object ``command`` of ``autotunectl.commands.x``.
+    A command called ``x`` is the object ``command`` of the module ``x`` in ``package``.
     """
 
-    def __init__(self, *, lazy: dict[str, str], **attributes: object) -> None:
+    def __init__(
+        self, *, lazy: dict[str, str], package: str = "autotunectl.commands", **attributes: object
+    ) -> None:
         super().__init__(**attributes)  # type: ignore[arg-type]  # click's own keyword arguments, passed on
         self._lazy = lazy
+        self._package = package
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """The commands, in the order in which a new user needs them."""
@@ -30,7 +33,7 @@ class LazyGroup(click.Group):
         """Imports the command."""
         if cmd_name not in self._lazy:
             return None
-        command: click.Command = import_module(f"autotunectl.commands.{cmd_name}").command
+        command: click.Command = import_module(f"{self._package}.{cmd_name}").command
         return command
 
     def resolve_command(
@@ -40,7 +43,7 @@ class LazyGroup(click.Group):
         name = args[0]
         if name not in self._lazy and not name.startswith("-"):
             near = difflib.get_close_matches(name, self._lazy, n=1)
-            hint = f'did you mean "{near[0]}"?' if near else '"autotunectl --help" lists them.'
+            hint = f'did you mean "{near[0]}"?' if near else f'"{ctx.command_path} --help" lists them.'
             raise click.UsageError(f'There is no command "{name}"; {hint}', ctx)
         return super().resolve_command(ctx, args)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autotune.errors import Internal
 from autotune.v1 import plan_pb2
 
 from autotunectl.chat.screen import StatusLine, loading_text
-from autotunectl.json_output import message_json
 from autotunectl.output import format_seconds, one_line
 from autotunectl.plans import indented, is_elsewhere, plan_lines
 
@@ -38,12 +37,6 @@ def load_model(
     finally:
         status.clear()
     raise Internal("The daemon ended the load without a result; its log has more.")
-
-
-def event_json(response: model_service_pb2.LoadModelResponse) -> dict[str, Any]:
-    """One event of a load."""
-    event = response.WhichOneof("event") or ""
-    return {"event": event, **message_json(getattr(response, event))} if event else {}
 
 
 def loaded_text(loaded: model_service_pb2.LoadedModel) -> str:

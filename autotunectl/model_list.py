@@ -44,6 +44,9 @@ _COLUMNS = (
 )
 
 
+_NO_MODEL = 'There is no model; "autotunectl pull" downloads one, or add a .gguf file to the models folder.'
+
+
 def show_models(session: Session, *, engine: str, verbose: bool) -> None:
     """Lists the models, or those of one engine. Raises AutotuneError."""
     with session.connect() as client:
@@ -55,7 +58,7 @@ def show_models(session: Session, *, engine: str, verbose: bool) -> None:
         models = [message_json(model) for model in listing.models]
         session.write_json({"models": models, "default_model": listing.default_model})
     elif not listing.models:
-        session.note(why or "There is no model; add a .gguf file to the models folder.")
+        session.note(why or _NO_MODEL)
     else:
         session.write(render(listing.models, listing.default_model, verbose=verbose, style=session.out_style))
 

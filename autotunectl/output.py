@@ -5,6 +5,8 @@ Every command formats with it. Invariant: no text of a model or a file can steer
 
 from __future__ import annotations
 
+import shlex
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +14,18 @@ from dataclasses import dataclass
 NOTHING = "-"
 """Stands where a number is not known."""
 
+WIDTH_COLUMNS = 80
+"""What sentences are broken to, so that they are the same at every terminal and in a pipe."""
+
 _KIBI = 1024
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # Below these, the next smaller form would round to the same text.
 _SHORT_SECONDS = 0.0995
 _SECOND = 0.9995
 _TEN_SECONDS = 9.95
+_TWO_FIGURES = 9.95
+_MILLION_ROUNDS_TO_BILLION = 999_500_000
+_BILLIONS_WITHOUT_TENTHS = 99_950_000_000
 _SPANS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
@@ -65,6 +73,11 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", " ").replace("\t", " ")
 
 
+def shortened(text: str, columns: int) -> str:
+    """``text`` with an ellipsis for what is beyond ``columns`` characters."""
+    return text if len(text) <= columns else text[: columns - 1].rstrip() + "…"
+
+
 def format_bytes(size_bytes: int) -> str:
     """For example "2.3 MiB"; 0 is unknown."""
     if size_bytes <= 0:
@@ -81,6 +94,32 @@ def format_amount(size_bytes: int) -> str:
 def format_count(count: int) -> str:
     """For example "8,192"; 0 is unknown."""
     return f"{count:,}" if count > 0 else NOTHING
+
+
+def format_parameters(count: int) -> str:
+    """Parameters of a model, for example "235B", "8.2B" or "494M"; 0 is unknown."""
+    if count <= 0:
+        return NOTHING
+    if count < _MILLION_ROUNDS_TO_BILLION:
+        return f"{max(1, round(count / 1e6))}M"
+    return f"{count / 1e9:.{1 if count < _BILLIONS_WITHOUT_TENTHS else 0}f}B"
+
+
+def format_speed(tokens_per_second: float) -> str:
+    """An estimate, for example "about 23 tokens/s, estimated"; 0 is none."""
+    if tokens_per_second <= 0:
+        return "not estimated"
+    return f"about {format_number(tokens_per_second)} tokens/s, estimated"
+
+
+def format_number(value: float) -> str:
+    """Two figures or more: "2,765", "23", "6.4"."""
+    return f"{value:.1f}" if value < _TWO_FIGURES else f"{value:,.0f}"
+
+
+def command_text(*words: str) -> str:
+    """A command line that a person can copy: a shell takes each word as it is."""
+    return " ".join(shlex.quote(one_line(word)) for word in words)
 
 
 def format_seconds(seconds: float) -> str:
@@ -114,6 +153,23 @@ def format_fields(fields: Sequence[tuple[str, str]]) -> str:
     """Names and values, the values aligned; ends with a newline."""
     width = max((len(name) for name, _ in fields), default=0)
     return "".join(f"{name:<{width}}  {one_line(value)}".rstrip() + "\n" for name, value in fields)
+
+
+def format_wrapped(fields: Sequence[tuple[str, str]], *, indent: int = 0, value_column: int = 0) -> str:
+    """The same with long values broken between words, each line of a value under its first one.
+
+    ``value_column``: where values begin; 0 is two spaces after the longest name.
+    """
+    value_column = value_column or indent + max((len(name) for name, _ in fields), default=0) + 2
+    before = " " * value_column
+    lines = []
+    for name, value in fields:
+        first = f"{' ' * indent}{name} ".ljust(value_column)
+        pieces = textwrap.wrap(
+            one_line(value), WIDTH_COLUMNS - value_column, break_long_words=False, break_on_hyphens=False
+        )
+        lines += [f"{first if number == 0 else before}{piece}" for number, piece in enumerate(pieces or [""])]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:

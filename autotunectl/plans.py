@@ -20,6 +20,7 @@ from autotunectl.output import (
     format_amount,
     format_bytes,
     format_table,
+    format_wrapped,
     one_line,
 )
 from autotunectl.shapes import context_text
@@ -136,6 +137,11 @@ def plan_lines(plan: plan_pb2.Plan, engine: str) -> list[tuple[str, str]]:
 def indented(lines: Sequence[tuple[str, str]]) -> str:
     """Names and values under a headline; ends with a newline."""
     return "".join(f"  {name:<8} {one_line(value)}\n" for name, value in lines)
+
+
+def indented_wrapped(lines: Sequence[tuple[str, str]]) -> str:
+    """The same with long sentences broken; not for commands, which must stay whole."""
+    return format_wrapped(lines, indent=2, value_column=11)
 
 
 def footprint_of(

@@ -43,6 +43,11 @@ class Session:
         """How standard error is coloured."""
         return _style(sys.stderr.isatty())
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there who could answer a question."""
+        return not self.json and sys.stdin is not None and sys.stdin.isatty()
+
     def sentence_of(self, error: AutotuneError) -> str:
         """The error's sentence, in the words of this command line."""
         name = error.metadata.get("field", "")

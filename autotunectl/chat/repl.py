@@ -47,7 +47,12 @@ class Repl:
         self._read = read
         self._prewarmer = Prewarmer()
         self._state = ReplState(shows_numbers=shows_numbers)
-        self._slash = Slash(conversation, self._state, lambda name: choose(self._client, name))
+        self._slash = Slash(
+            conversation,
+            self._state,
+            lambda name: choose(self._client, name),
+            self._pull,
+        )
 
     def run(self) -> int:
         """Returns the exit status."""
@@ -77,6 +82,11 @@ class Repl:
         self._session.write(printable(self._slash.run(entry)))
         if beginning_of(self._conversation) != before:
             self._prewarmer.begin(self._client, self._conversation)
+
+    def _pull(self, name: str) -> str:
+        from autotunectl.chat.download import pull_in_chat
+
+        return pull_in_chat(self._session, self._client, name)
 
     def _ask(self, question: str) -> None:
         request = self._conversation.request(question)

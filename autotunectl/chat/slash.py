@@ -23,6 +23,7 @@ COMMANDS = {
     "/history": ("", "show what was said"),
     "/profile": ("[fast|balanced|quality]", "show or set which defaults answers take"),
     "/model": ("[NAME]", "show or set which model answers; ENGINE/NAME chooses its engine, too"),
+    "/pull": ("[NAME]", "download a model, or show which ones suit this machine"),
     "/system": ("[TEXT|off]", "show, set or drop the instructions to the model"),
     "/metrics": ("[on|off]", "show what the conversation took, or switch the line under each answer"),
     "/export": ("[FILE]", "write the conversation as Markdown, or as JSON to a .json file"),
@@ -39,13 +40,18 @@ class ReplState:
 
 
 class Slash:
-    """``choose_model`` checks a name with the daemon: id, and engine or ""; it raises AutotuneError."""
+    """``choose_model`` checks a name with the daemon: id, and engine or ""; it raises AutotuneError.
+
+    ``pull_model`` downloads a name ("" tells which ones suit) and returns what to print; it raises
+    AutotuneError.
+    """
 
     def __init__(
         self,
         conversation: Conversation,
         state: ReplState,
         choose_model: Callable[[str], tuple[str, str]],
+        pull_model: Callable[[str], str],
     ) -> None:
         self._conversation = conversation
         self._state = state
@@ -56,6 +62,7 @@ class Slash:
             "/history": self._history,
             "/profile": self._profile,
             "/model": self._model,
+            "/pull": pull_model,
             "/system": self._system,
             "/metrics": self._metrics,
             "/export": self._export,

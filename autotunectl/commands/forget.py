@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 from autotune.v1 import model_service_pb2, system_service_pb2
 
@@ -26,7 +24,7 @@ def command(session: Session, model: str | None, yes: bool) -> int:
     if model == "":
         raise click.UsageError("MODEL is empty; name the model, or leave it out for all of them")
     model = model or ""
-    if not yes and (session.json or not _is_asked()):
+    if not yes and not session.can_ask:
         raise click.UsageError("Nobody is there to ask; add --yes to delete")
     with session.connect() as client:
         if not yes and not _agrees(model, client.snapshot()):
@@ -40,10 +38,6 @@ def command(session: Session, model: str | None, yes: bool) -> int:
     else:
         session.write(render(model, response))
     return exits.DONE
-
-
-def _is_asked() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _agrees(model: str, snapshot: system_service_pb2.Snapshot) -> bool:

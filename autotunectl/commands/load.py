@@ -7,7 +7,8 @@ from typing import Any
 import click
 from autotune.requests import load_model_request
 
-from autotunectl.loading import event_json, load_model, loaded_text
+from autotunectl.json_output import event_json
+from autotunectl.loading import load_model, loaded_text
 from autotunectl.memory_options import keep_alive_option, no_swap_of, profile_option, swap_option
 from autotunectl.options import WHOLE_NUMBER, engine_option, verb
 from autotunectl.session import Session

@@ -146,7 +146,7 @@ def test_exports_name_the_engine():
     conversation = Conversation(model="qwen3", engine="ollama")
     assert markdown(conversation) == "# Conversation with qwen3 on ollama\n"
     assert export_json(conversation)["engine"] == "ollama"
-    slash = Slash(conversation, ReplState(shows_numbers=True), lambda name: (name, ""))
+    slash = Slash(conversation, ReplState(shows_numbers=True), lambda name: (name, ""), str)
     assert slash.run("/model") == "The model is qwen3 on ollama.\n"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from autotune.v1 import inference_service_pb2, model_pb2, model_service_pb2, plan_pb2
+from autotune.v1 import inference_service_pb2, model_pb2, model_service_pb2, plan_pb2, registry_service_pb2
 
-from autotunectl.json_output import dump, enum_text, message_json
+from autotunectl.json_output import dump, enum_text, event_json, message_json
 from tests.fakes.fake_messages import running_model
 
 
@@ -87,3 +87,21 @@ def test_a_dump_is_one_line_of_strict_json():
     assert json.loads(dump({"text": "\u2028"})) == {"text": "\u2028"}
     with pytest.raises(ValueError, match="not JSON compliant"):
         dump(float("nan"))
+
+
+def test_a_map_is_an_object_whose_keys_are_in_order():
+    model = registry_service_pb2.RegistryModel(
+        names={"ollama": "qwen3:8b", "huggingface": "Qwen/Qwen3-8B-GGUF"},
+        ranks={"coding": registry_service_pb2.RegistryRank(place=7, models_count=30)},
+    )
+    printed = message_json(model)
+    assert list(printed["names"].items()) == [("huggingface", "Qwen/Qwen3-8B-GGUF"), ("ollama", "qwen3:8b")]
+    assert printed["ranks"] == {"coding": {"place": 7, "models_count": 30}}
+    assert printed["sources"] == {}
+
+
+def test_an_event_says_which_it_is():
+    pulled = model_service_pb2.PulledModel(fetched_bytes=7)
+    printed = event_json(model_service_pb2.PullModelResponse(pulled=pulled))
+    assert (printed["event"], printed["fetched_bytes"], printed["model"]) == ("pulled", 7, None)
+    assert event_json(model_service_pb2.PullModelResponse()) == {}

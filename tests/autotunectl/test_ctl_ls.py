@@ -180,7 +180,9 @@ def test_ls_as_json(ctl, three_engines):
 
 def test_without_models_it_says_how_to_get_one(ctl, daemon):
     daemon.models = []
-    assert ctl("ls").err == "There is no model; add a .gguf file to the models folder.\n"
+    assert ctl("ls").err == (
+        'There is no model; "autotunectl pull" downloads one, or add a .gguf file to the models folder.\n'
+    )
     assert json.loads(ctl("ls", "--json").out) == {"models": [], "default_model": "pocket"}
 
 

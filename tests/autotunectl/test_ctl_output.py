@@ -9,12 +9,18 @@ from hypothesis import strategies as st
 from autotunectl.output import (
     Column,
     Style,
+    command_text,
     format_bytes,
     format_count,
     format_fields,
+    format_number,
+    format_parameters,
     format_seconds,
+    format_speed,
     format_table,
+    format_wrapped,
     printable,
+    shortened,
 )
 
 
@@ -107,3 +113,64 @@ def test_no_text_can_steer_the_terminal(text):
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=5))
 def test_every_row_of_a_table_is_one_line(rows):
     assert format_table((Column("A"), Column("B", right=True)), rows).count("\n") == len(rows) + 1
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "-"),
+        (-1, "-"),
+        (1, "1M"),
+        (494_000_000, "494M"),
+        (999_499_999, "999M"),
+        (999_500_000, "1.0B"),
+        (8_190_000_000, "8.2B"),
+        (99_949_999_999, "99.9B"),
+        (99_950_000_000, "100B"),
+        (235_000_000_000, "235B"),
+    ],
+)
+def test_parameters_are_counted_in_millions_or_billions(count, text):
+    assert format_parameters(count) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.04, "0.0"), (6.42, "6.4"), (9.94, "9.9"), (9.95, "10"), (2765.4, "2,765")]
+)
+def test_a_number_has_two_figures_or_more(value, text):
+    assert format_number(value) == text
+
+
+def test_a_speed_is_called_an_estimate():
+    assert format_speed(23.4) == "about 23 tokens/s, estimated"
+    assert format_speed(0) == "not estimated"
+
+
+def test_a_command_is_what_a_shell_takes_as_it_is():
+    assert command_text("autotunectl", "pull", "qwen3:8b") == "autotunectl pull qwen3:8b"
+    assert command_text("autotunectl", "pull", "a b'c\x1b\n") == "autotunectl pull 'a b'\"'\"'c '"
+
+
+def test_a_long_value_goes_on_under_its_beginning():
+    text = format_wrapped(
+        [("Name", "word " * 20), ("", "short"), ("Longer", "x" * 90), ("None", "")], indent=2
+    )
+    assert text == (
+        f"  Name    {'word ' * 13}word\n          {'word ' * 5}word\n"
+        f"          short\n  Longer  {'x' * 90}\n  None\n"
+    )
+    assert format_wrapped([("a", "b")], indent=2, value_column=11) == "  a        b\n"
+    assert format_wrapped([("too long a name", "b")], value_column=4) == "too long a name b\n"
+    assert format_wrapped([]) == ""
+
+
+@given(st.lists(st.tuples(st.text("abc", max_size=8), st.text())))
+def test_nothing_is_lost_where_a_value_is_broken(fields):
+    fields = [(name, printable(value)) for name, value in fields]
+    text = format_wrapped(fields)
+    assert text.split() == [word for name, value in fields for word in f"{name} {value}".split()]
+    assert text == "" or text.endswith("\n")
+
+
+def test_a_text_that_is_too_long_ends_with_an_ellipsis():
+    assert [shortened("ab cd", columns) for columns in (3, 4, 5)] == ["ab…", "ab…", "ab cd"]

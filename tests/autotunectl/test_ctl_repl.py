@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterable
 
 import grpc
 import pytest
@@ -24,25 +23,9 @@ from autotunectl.chat.repl import Repl
 from autotunectl.chat.screen import Screen
 from autotunectl.chat.slash import COMMANDS, ReplState, Slash
 from autotunectl.session import Session
+from tests.autotunectl.conversing import converse
 from tests.fakes.fake_daemon import FakeDaemon, fail_with, say
 from tests.fakes.fake_messages import delta, finished, rich_status, started
-
-
-def converse(daemon, entries: Iterable[str | type[BaseException]], **settings) -> Conversation:
-    """Types ``entries``, then leaves."""
-    conversation = Conversation(**settings)
-    pending = iter(entries)
-
-    def read() -> str:
-        entry = next(pending, EOFError)
-        if isinstance(entry, str):
-            return entry
-        raise entry
-
-    with Client(daemon.address) as client:
-        status = Repl(Session(), client, conversation, read=read, shows_numbers=False).run()
-    assert status == 0
-    return conversation
 
 
 def sent(daemon) -> list[str]:
@@ -160,7 +143,7 @@ def resolve(name: str) -> tuple[str, str]:
 
 
 def command(conversation: Conversation, line: str) -> str:
-    return Slash(conversation, ReplState(shows_numbers=True), resolve).run(line)
+    return Slash(conversation, ReplState(shows_numbers=True), resolve, str).run(line)
 
 
 def talked() -> Conversation:
@@ -261,7 +244,7 @@ def test_text_that_begins_with_a_slash_can_be_sent(daemon):
 def test_quit_and_exit_leave():
     for line in ("/quit", "/exit"):
         state = ReplState(shows_numbers=True)
-        assert Slash(Conversation(), state, resolve).run(line) == ""
+        assert Slash(Conversation(), state, resolve, str).run(line) == ""
         assert state.leaves
 
 

@@ -19,9 +19,12 @@ from autotune.errors import from_rpc_error
 from autotune.requests import (
     PAGE_SIZE,
     ModelList,
+    delete_model_request,
     delete_prefixes_request,
     get_model_request,
     plan_model_request,
+    pull_model_request,
+    resolve_pull_request,
     unload_model_request,
     watch_snapshots_request,
 )
@@ -40,7 +43,8 @@ from autotune.v1 import (
 from autotune.version import __version__
 
 if TYPE_CHECKING:
-    from autotune.v1 import engine_service_pb2
+    from autotune.registry import RegistryList
+    from autotune.v1 import engine_service_pb2, registry_service_pb2
 
 
 class Client:
@@ -183,6 +187,66 @@ class Client:
         )
         return response
 
+    def pull_model(
+        self, model: str, engine: str = "", *, allow_too_large: bool = False
+    ) -> EventStream[model_service_pb2.PullModelResponse]:
+        """Downloads a model: yields an offer, progress, then ``pulled``.
+
+        ``allow_too_large`` downloads it even if it does not fit into this machine. Closing the stream ends
+        the download unless somebody else waits for it; what came stays, and the next pull goes on from there.
+        """
+        request = pull_model_request(model, engine, allow_too_large=allow_too_large)
+        return self._stream(self._models.PullModel, request, None)
+
+    def delete_model(self, model: str, engine: str = "") -> model_service_pb2.DeleteModelResponse:
+        """Deletes a model from the disk once it has left memory; waits for that without a deadline.
+
+        ``engine`` "" deletes it wherever it is.
+        """
+        response: model_service_pb2.DeleteModelResponse = self._unary(
+            self._models.DeleteModel, delete_model_request(model, engine), None
+        )
+        return response
+
+    def resolve_pull(self, model: str, engine: str = "") -> model_service_pb2.ResolvePullResponse:
+        """What a name would be pulled from, without asking anybody."""
+        response: model_service_pb2.ResolvePullResponse = self._short(
+            self._models.ResolvePull, resolve_pull_request(model, engine)
+        )
+        return response
+
+    def recommend_models(self, use_case: str = "chat") -> registry_service_pb2.RecommendModelsResponse:
+        """Which models suit this machine best: for "chat", "coding", "reasoning" or "agents".
+
+        Has no deadline of its own: the daemon may measure the machine first.
+        """
+        from autotune.registry import recommend_models_request  # noqa: PLC0415  # few ask
+        from autotune.v1 import registry_service_pb2_grpc  # noqa: PLC0415  # few ask
+
+        stub = registry_service_pb2_grpc.RegistryServiceStub(self._channel)
+        request = recommend_models_request(use_case)
+        response: registry_service_pb2.RecommendModelsResponse = self._unary(
+            stub.RecommendModels, request, None
+        )
+        return response
+
+    def list_registry_models(self) -> RegistryList:
+        """The models that there are to download, walking the pages, and what is wrong with the own file."""
+        from autotune.registry import RegistryList  # noqa: PLC0415  # few ask
+        from autotune.v1 import registry_service_pb2, registry_service_pb2_grpc  # noqa: PLC0415  # few ask
+
+        stub = registry_service_pb2_grpc.RegistryServiceStub(self._channel)
+        models: list[registry_service_pb2.RegistryModel] = []
+        request = registry_service_pb2.ListRegistryModelsRequest(page_size=PAGE_SIZE)
+        while True:
+            page: registry_service_pb2.ListRegistryModelsResponse = self._short(
+                stub.ListRegistryModels, request
+            )
+            models.extend(page.models)
+            if not page.next_page_token:
+                return RegistryList(models, list(page.problems), page.own_file)
+            request.page_token = page.next_page_token
+
     def delete_prefixes(self, model: str = "") -> model_service_pb2.DeletePrefixesResponse:
         """Deletes the saved KV prefixes of one model, or of all. Has no deadline of its own."""
         response: model_service_pb2.DeletePrefixesResponse = self._unary(
@@ -207,6 +271,17 @@ class Client:
         request = engine_service_pb2.ListFindingsRequest()
         response: engine_service_pb2.ListFindingsResponse = self._short(stub.ListFindings, request)
         return list(response.findings)
+
+    def hardware(self) -> system_service_pb2.GetHardwareResponse:
+        """What the machine is made of, what models may take of it, and what closing applications would gain.
+
+        Has no deadline of its own: the daemon may measure the machine first.
+        """
+        request = system_service_pb2.GetHardwareRequest()
+        response: system_service_pb2.GetHardwareResponse = self._unary(
+            self._system.GetHardware, request, None
+        )
+        return response
 
     def snapshot(self) -> system_service_pb2.Snapshot:
         """How machine and daemon stand now."""

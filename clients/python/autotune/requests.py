@@ -89,6 +89,29 @@ def plan_model_request(
     return request
 
 
+def pull_model_request(
+    model: str, engine: str = "", *, allow_too_large: bool = False
+) -> model_service_pb2.PullModelRequest:
+    """Downloads one model. Raises FieldInvalid for a name that is no Unicode."""
+    with encoding_checked("model"):
+        return model_service_pb2.PullModelRequest(model=model, engine=engine, allow_too_large=allow_too_large)
+
+
+def delete_model_request(model: str, engine: str = "") -> model_service_pb2.DeleteModelRequest:
+    """Deletes one model from the disk, wherever it is or one engine's copy.
+
+    Raises FieldInvalid for a name that is no Unicode.
+    """
+    with encoding_checked("model"):
+        return model_service_pb2.DeleteModelRequest(model=model, engine=engine)
+
+
+def resolve_pull_request(model: str, engine: str = "") -> model_service_pb2.ResolvePullRequest:
+    """Asks what a pull would take. Raises FieldInvalid for a name that is no Unicode."""
+    with encoding_checked("model"):
+        return model_service_pb2.ResolvePullRequest(model=model, engine=engine)
+
+
 def delete_prefixes_request(model: str) -> model_service_pb2.DeletePrefixesRequest:
     """Deletes the prefixes of one model, or of all. Raises FieldInvalid for a name that is no Unicode."""
     with encoding_checked("model"):

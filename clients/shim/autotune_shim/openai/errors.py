@@ -42,6 +42,10 @@ _KINDS: Mapping[str, _Kind] = {
     # say that nobody is.
     "WOULD_SWAP": _Kind(507, "server_error", "would_swap", again=False),
     "STORAGE_FULL": _Kind(503, "server_error", "storage_full", again=False),
+    "MODEL_TOO_LARGE": _Kind(507, "server_error", "model_too_large", again=False),
+    "SOURCE_UNREACHABLE": _Kind(503, "server_error", "source_unreachable"),
+    "SOURCE_DENIED": _Kind(403, "permission_error", "source_denied", again=False),
+    "DOWNLOAD_CORRUPT": _Kind(503, "server_error", "download_corrupt"),
     "ENGINE_UNREACHABLE": _Kind(503, "server_error", "engine_unreachable"),
     "SHUTTING_DOWN": _Kind(503, "server_error", "shutting_down"),
     "DAEMON_UNREACHABLE": _Kind(503, "server_error", "daemon_unreachable"),
@@ -111,7 +115,7 @@ def _kind(error: Exception) -> _Kind:
 
 def _param(error: AutotuneError) -> str | None:
     """The caller's name for the field that the daemon names by its path on the wire."""
-    if error.reason in {"MODEL_NOT_FOUND", "MODEL_INVALID", "WOULD_SWAP"}:
+    if error.reason in {"MODEL_NOT_FOUND", "MODEL_INVALID", "WOULD_SWAP", "MODEL_TOO_LARGE"}:
         return "model"
     if error.reason == "CONTEXT_TOO_LONG":
         return "messages"
