@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -26,14 +26,16 @@ from autotune.address import socket_path
 from autotuned import __version__
 from autotuned.core.engine import EngineState
 from autotuned.core.memory import SwapPolicy
-from autotuned.core.ports import Clock, Engine, Machine
+from autotuned.core.ports import Clock, Downloader, Engine, HardwareProbe, Machine
 from autotuned.core.settings import Settings
+from autotuned.engines.downloads.downloader import WorkerDownloader
 from autotuned.engines.llamacpp.engine import LlamacppEngine
 from autotuned.engines.lmstudio.engine import LmstudioEngine
-from autotuned.engines.mlx.engine import MlxEngine
+from autotuned.engines.mlx.engine import MlxEngine, mlx_is_installed
 from autotuned.engines.ollama.engine import OllamaEngine
-from autotuned.engines.stores.folders import store_folders
+from autotuned.engines.stores.folders import StoreFolders, store_folders
 from autotuned.hardware.heap import trim_heap
+from autotuned.hardware.on_demand import HardwareOnDemand
 from autotuned.hardware.probe import PsutilMachine
 from autotuned.jobs import Job, Jobs
 from autotuned.log import fields
@@ -43,21 +45,27 @@ from autotuned.rpc.daemon import DaemonFacts, DaemonServicer
 from autotuned.rpc.engines import EngineServicer
 from autotuned.rpc.inference import InferenceServicer
 from autotuned.rpc.models import ModelServicer
+from autotuned.rpc.registry import RegistryServicer
 from autotuned.rpc.server import RpcServer
 from autotuned.rpc.system import SystemServicer
 from autotuned.runtime import InstanceLock, prepare_runtime_folder
 from autotuned.services.catalogue import Catalogue
 from autotuned.services.engines import Engines
+from autotuned.services.hardware import HardwareReports
 from autotuned.services.inference import Inference
 from autotuned.services.learning import Learning
 from autotuned.services.models import Models
 from autotuned.services.prefixes import Prefixes
+from autotuned.services.pulls import Pulls
+from autotuned.services.recommend import Recommender
+from autotuned.services.removal import Removal
 from autotuned.services.residency import Residency
 from autotuned.services.sessions import REMEMBERED_SECONDS, Sessions
 from autotuned.services.system import System
 from autotuned.storage.db import Database
 from autotuned.storage.learning import SqliteLearningStore
 from autotuned.storage.prefixes import FilePrefixStore
+from autotuned.storage.registry import TomlRegistryFile
 from autotuned.storage.requests import SqliteRequestLog
 
 # After the drain deadline, how long the rest of the shutdown may take before the process is ended:
@@ -88,18 +96,44 @@ class SystemClock(Clock):
         return time.monotonic()
 
 
+def real_hardware(settings: Settings) -> HardwareProbe:
+    """The machine that the daemon runs on; what was measured of it is remembered with the data."""
+    return HardwareOnDemand(settings.paths.data / "bandwidth.json")
+
+
+def real_downloader(settings: Settings) -> Downloader:
+    """Fetches into the daemon's own store, and into the cache that the Hugging Face libraries share."""
+    cache = _stores(settings).huggingface
+    assert cache is not None  # noqa: S101 - the daemon always has one
+    return WorkerDownloader(
+        settings=settings.pull,
+        registry_store=settings.paths.registry_store,
+        hub_cache=cache,
+        runs_mlx=settings.mlx.mode != "off" and mlx_is_installed(),
+        environment=os.environ,
+    )
+
+
+def _stores(settings: Settings) -> StoreFolders:
+    """The stores of other programs; where the cache of Hugging Face is off, downloads have their own."""
+    stores = store_folders(settings.stores, os.environ, Path.home())
+    return replace(stores, huggingface=stores.huggingface or settings.paths.own_hub_cache)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What tests and benchmarks may put in place of the real thing."""
 
     engines: Callable[[Settings, Clock], Sequence[Engine]]
     machine: Callable[[], Machine] = PsutilMachine
+    hardware: Callable[[Settings], HardwareProbe] = real_hardware
+    downloader: Callable[[Settings], Downloader] = real_downloader
     clock: Clock = field(default_factory=SystemClock)
 
 
 def real_engines(settings: Settings, clock: Clock) -> Sequence[Engine]:
     """The engines of a daemon in use, in the order in which they are taken where nothing else decides."""
-    stores = store_folders(settings.stores, os.environ, Path.home())
+    stores = _stores(settings)
     others: Sequence[Engine] = ()
     if settings.openai.upstreams:
         from autotuned.engines.openai.engine import openai_engines  # noqa: PLC0415 - few have any, all pay
@@ -114,7 +148,7 @@ def real_engines(settings: Settings, clock: Clock) -> Sequence[Engine]:
             clock=clock,
         ),
         MlxEngine(paths=settings.paths, settings=settings.mlx, stores=stores, clock=clock),
-        OllamaEngine(settings=settings.ollama, clock=clock),
+        OllamaEngine(settings=settings.ollama, clock=clock, insecure_hosts=settings.pull.insecure_hosts),
         LmstudioEngine(
             settings=settings.lmstudio,
             clock=clock,
@@ -176,6 +210,10 @@ class _Services:
     models: Models
     inference: Inference
     system: System
+    reports: HardwareReports
+    recommender: Recommender
+    pulls: Pulls
+    removal: Removal
 
 
 class _Daemon:
@@ -235,7 +273,29 @@ async def _open_services(settings: Settings, parts: Parts, stack: AsyncExitStack
         prefixes=prefixes,
         clock=clock,
     )
+    registry, defaults = TomlRegistryFile(settings.paths.own_registry), _shape_defaults(settings)
+    reports = HardwareReports(
+        probe=parts.hardware(settings),
+        residency=residency,
+        models=models,
+        registry=registry,
+        defaults=defaults,
+    )
+    recommender = Recommender(registry=registry, reports=reports, models=models, defaults=defaults)
+    pulls = Pulls(
+        downloader=parts.downloader(settings),
+        models=models,
+        reports=reports,
+        recommender=recommender,
+        defaults=defaults,
+        clock=clock,
+    )
+    stack.push_async_callback(pulls.close)
     return _Services(
+        reports=reports,
+        recommender=recommender,
+        pulls=pulls,
+        removal=Removal(catalogue=catalogue, models=models, prefixes=prefixes),
         engines=Engines(catalogue=catalogue, models=models, residency=residency, store=prefix_store),
         request_log=request_log,
         learning_store=learning_store,
@@ -279,9 +339,12 @@ async def _build(settings: Settings, parts: Parts, stop: asyncio.Event, stack: A
             prefixes=services.prefixes,
             system=system,
             engines=services.engines,
+            pulls=services.pulls,
+            removal=services.removal,
         ),
+        registry=RegistryServicer(recommender=services.recommender),
         engines=EngineServicer(engines=services.engines),
-        system=SystemServicer(system=system),
+        system=SystemServicer(system=system, reports=services.reports),
         daemon=DaemonServicer(facts=facts, stop=stop.set),
     )
     daemon = _Daemon(server=server, services=services)
@@ -327,6 +390,7 @@ async def _shut_down(daemon: _Daemon, drain_seconds: float) -> None:
     await daemon.server.refuse()
     services.inference.refuse_new_work()
     services.system.end_watches()
+    await services.pulls.close()
     await services.inference.drain(drain_seconds)
     await services.models.close()
     await daemon.server.stop(1.0)

@@ -46,6 +46,16 @@ class PathSettings:
         """Where models of registries lie, in Ollama's layout: "manifests" and "blobs"."""
         return self.data / "registry"
 
+    @property
+    def own_hub_cache(self) -> Path:
+        """Where models of Hugging Face go when the cache that its libraries share is off."""
+        return self.data / "huggingface"
+
+    @property
+    def own_registry(self) -> Path:
+        """Where a user's own file of downloadable models is looked for."""
+        return self.data / "models.toml"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:

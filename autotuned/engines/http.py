@@ -122,6 +122,10 @@ class Exchange(asyncio.Protocol):
         if not self._is_released:
             self.close()
 
+    def allow_silence(self, seconds: float) -> None:
+        """From now on the server may say nothing for so long, which is longer than before."""
+        self._silence_seconds = seconds
+
     async def status(self) -> int:
         """The status code. Raises ``ConnectionBroken`` and ``ConnectionSilent``."""
         while not self._status:

@@ -21,15 +21,23 @@ class Closing:
 
 
 def closings(
-    applications: Sequence[Application], fits: Sequence[tuple[str, Fit]], margin_bytes: int
+    applications: Sequence[Application],
+    fits: Sequence[tuple[str, Fit]],
+    *,
+    margin_bytes: int,
+    capacity_bytes: int,
 ) -> tuple[Closing, ...]:
-    """Each application with what closing it alone would enable, largest first."""
+    """Each application with what closing it alone would enable, largest first.
+
+    ``capacity_bytes`` is what a model may ever take, whatever is closed.
+    """
+    possible = [(model, fit) for model, fit in fits if fit.required_bytes <= capacity_bytes]
     ordered = sorted(applications, key=lambda each: -each.memory_bytes)
     return tuple(
         Closing(
             application=application,
             enabled_models=tuple(
-                model for model, fit in fits if _would_fit(fit, application.memory_bytes, margin_bytes)
+                model for model, fit in possible if _would_fit(fit, application.memory_bytes, margin_bytes)
             ),
         )
         for application in ordered

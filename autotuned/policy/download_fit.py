@@ -48,11 +48,11 @@ def checked(
     allow_too_large: bool,
 ) -> tuple[Reason, ...]:
     """How it will fit. Raises ``ModelTooLarge`` where it never will, unless that is allowed."""
-    required, how = _required(wanted, defaults, memory)
     used = [budget for budget in budgets if budget.is_used]
     roomy = max(used, key=lambda budget: budget.capacity_bytes, default=None)
     if roomy is None or roomy.capacity_bytes <= 0:
         return ()
+    required, how = _required(wanted, defaults, memory, roomy.capacity_bytes)
     if required > roomy.capacity_bytes:
         if allow_too_large:
             text = f"It will take {how}, more than the {size(roomy.capacity_bytes)} of {roomy.name}."
@@ -64,7 +64,7 @@ def checked(
             suggestion=wanted.suggestion,
         )
     place = next(budget for budget in used if required <= budget.capacity_bytes)
-    reasons = [Reason("fits", f"It will take {how} of the {size(place.capacity_bytes)} of {place.name}.")]
+    reasons = [Reason("fits", f"It will take {how}, of the {size(place.capacity_bytes)} of {place.name}.")]
     if required > place.available_bytes:
         text = (
             f"Now only {size(place.available_bytes)} can be had; "
@@ -74,19 +74,24 @@ def checked(
     return tuple(reasons)
 
 
-def _required(wanted: Wanted, defaults: ShapeDefaults, memory: MemoryView) -> tuple[int, str]:
-    """Bytes, and how sure that is."""
+def _required(
+    wanted: Wanted, defaults: ShapeDefaults, memory: MemoryView, capacity_bytes: int
+) -> tuple[int, str]:
+    """Bytes, and how sure that is; with the planner's smaller cache where a whole one takes too much."""
     if wanted.facts is None:
         required = wanted.weights_bytes + wanted.weights_bytes // UNKNOWN_SHARE_DIVISOR + UNKNOWN_BYTES
-        return required, f"about {size(required)}, by its size alone,"
+        return required, f"about {size(required)}, by its size alone"
     context = min(LEAST_CONTEXT_TOKENS, wanted.facts.train_context_tokens or LEAST_CONTEXT_TOKENS)
-    whole, _ = footprint_at(wanted.facts, context, defaults, memory, on_gpu=False)
-    return whole.total_bytes, f"{size(whole.total_bytes)} with a context of {context:,} tokens,"
+    whole, smaller = footprint_at(wanted.facts, context, defaults, memory, on_gpu=False)
+    is_whole = whole.total_bytes <= capacity_bytes
+    required = (whole if is_whole else smaller).total_bytes
+    cache = "" if is_whole or smaller == whole else " in Q8_0"
+    return required, f"{size(required)} with a context of {context:,} tokens{cache}"
 
 
 def _too_large(wanted: Wanted, how: str, roomy: PlaceBudget) -> str:
     text = (
-        f'"{wanted.model_id}" will not fit: it would take {how} and a model may take '
+        f'"{wanted.model_id}" will not fit: it would take {how}, and a model may take '
         f"{size(roomy.capacity_bytes)} of {roomy.name} here"
     )
     return f'{text}; "{wanted.suggestion}" fits.' if wanted.suggestion else f"{text}."

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from autotuned.core.memory import MemoryReading
 from autotuned.core.plan import Fit, FitClass
 from autotuned.policy.cache_types import CacheTypes
 from autotuned.policy.draft import Draft
@@ -46,21 +47,23 @@ class Budget:
         return max(self.free_bytes + self.evictable_bytes - self.margin_bytes, 0)
 
 
-def budget_of(situation: Situation) -> Budget:
-    """The budget of a load now.
+def capacity_of(reading: MemoryReading) -> int:
+    """Bytes that a model may ever take: a twentieth of the memory is the system's.
 
-    The margin is at most a sixth of the memory; a twentieth of it is the system's. What a Mac lets its
-    GPU wire bounds a model, too.
+    What a Mac lets its GPU wire bounds a model, too.
     """
-    reading = situation.memory.reading
     capacity = reading.total_bytes - reading.total_bytes // SYSTEM_SHARE_DIVISOR
-    if reading.wired_limit_bytes:
-        capacity = min(capacity, reading.wired_limit_bytes)
+    return min(capacity, reading.wired_limit_bytes) if reading.wired_limit_bytes else capacity
+
+
+def budget_of(situation: Situation) -> Budget:
+    """The budget of a load now. The margin is at most a sixth of the memory."""
+    reading = situation.memory.reading
     return Budget(
         free_bytes=reading.available_bytes + situation.loaded_freed_bytes - situation.memory.reserved_bytes,
         evictable_bytes=evictable_bytes(situation.memory.residents),
         margin_bytes=min(situation.defaults.margin_bytes, reading.total_bytes // LARGEST_MARGIN_DIVISOR),
-        capacity_bytes=capacity,
+        capacity_bytes=capacity_of(reading),
         swap_bytes=reading.swap_free_bytes,
     )
 

@@ -7,12 +7,13 @@ Invariant: what cannot be known again for certain counts as not installed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from autotuned.core.model import ModelEntry
 from autotuned.core.registry import RegistryModel, RegistrySize
 from autotuned.policy.catalogue import CatalogueModel
-from autotuned.policy.recommend import OLLAMA, pull_name_of
+from autotuned.policy.recommend import HUGGING_FACE, OLLAMA, pull_name_of
 from autotuned.policy.references import tagged
 
 
@@ -30,13 +31,14 @@ def installed_names(registry: Sequence[RegistryModel], models: Sequence[Catalogu
 def known_model(entry: ModelEntry, registry: Sequence[RegistryModel]) -> RegistryModel | None:
     """What the registry has of an installed model; None where it does not know it."""
     return next(
-        (model for model in registry if any(_is_it(entry, model, size.of) for size in model.sizes)), None
+        (model for model in registry if any(_is_it(entry, model, place) for place in model.names)), None
     )
 
 
 def _is_here(model: CatalogueModel, known: RegistryModel, size: RegistrySize) -> bool:
+    """A name of Ollama's and a repository of MLX's have one quantization, one of GGUF files several."""
     return any(
-        _is_it(entry, known, size.of) and (size.of == OLLAMA or _has_quantization(entry, size))
+        _is_it(entry, known, size.of) and (size.of != HUGGING_FACE or _has_quantization(entry, size))
         for entry in model.entries
     )
 
@@ -59,4 +61,5 @@ def _has_quantization(entry: ModelEntry, size: RegistrySize) -> bool:
     wanted = size.quantization.lower()
     if entry.facts is not None and entry.facts.quantization.lower() == wanted:
         return True
-    return wanted in entry.path.rpartition("/")[2].lower()
+    in_name = rf"(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9_])"
+    return re.search(in_name, entry.path.rpartition("/")[2].lower()) is not None

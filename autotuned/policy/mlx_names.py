@@ -1,72 +1,45 @@
 """The MLX repositories that a name of Ollama's stands for: what the registry says, a table, a rule.
 
 ``services.pulls`` asks for "--engine mlx" and "autotunectl mlx resolve". The repositories of mlx-community
-are named like the originals on Hugging Face, with the quantisation behind: the table has how a family is
-written there, the rule puts size, variant and quantisation together.
-Invariant: nobody is asked whether a repository exists; the likeliest name comes first, none twice.
+are named like the originals on Hugging Face, with the quantization behind: ``mlx_families`` has how a family
+is written there, the rule puts size, variant and quantization together.
+Invariant: nobody is asked whether a repository exists; the likeliest name comes first, none twice, and what
+is another model than the one that was named is not among them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from autotuned.core.download import Reference, Source
 from autotuned.core.plan import Reason
 from autotuned.core.registry import RegistryModel
+from autotuned.policy.mlx_families import FAMILIES, FULL_SIZES, RENEWED, TAGS, USUAL_TAGS
 from autotuned.policy.references import MLX_PUBLISHER, is_same, tagged
 from autotuned.policy.registry_facts import MLX
 
 DEFAULT_BITS = "4bit"
-_BITS = re.compile(r"(?:^|-)(?:q|int)?(?P<bits>[234568])(?:bit|_k|_0|_1|$)", re.IGNORECASE)
-_SIZE = re.compile(r"^e?\d+(?:\.\d+)?[bm](?:-a\d+(?:\.\d+)?b)?", re.IGNORECASE)
+_QUANTIZATION = re.compile(
+    r"(?:^|-)(?:i?q(?P<ggml>[2-8])(?:_[0-9a-z]+)*|(?P<bits>[2-8])bit|(?P<float>fp16|bf16|f16))$",
+    re.IGNORECASE,
+)
+_SIZE = re.compile(r"(?:e?\d+(?:\.\d+)?[bm]|\d+x\d+b)(?:-a\d+(?:\.\d+)?b)?(?=-|$)", re.IGNORECASE)
+# What a tag adds that is the usual one: "instruct", "it", either with the month of its release.
+_USUAL_VARIANT = re.compile(r"(?:instruct|it)?(?:(?:^|-)(?P<month>\d{4}))?")
 
-# How a family of Ollama's library is written on Hugging Face: {size} is "8B", {variant} "" or "-Instruct".
-FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "qwen2.5": ("Qwen2.5-{size}-Instruct",),
-        "qwen2.5-coder": ("Qwen2.5-Coder-{size}-Instruct",),
-        "qwen3": ("Qwen3-{size}",),
-        "qwen3-coder": ("Qwen3-Coder-{size}-Instruct",),
-        "qwen3-next": ("Qwen3-Next-{size}-Instruct",),
-        "qwen3-vl": ("Qwen3-VL-{size}-Instruct",),
-        "qwen3.5": ("Qwen3.5-{size}",),
-        "qwen3.6": ("Qwen3.6-{size}",),
-        "qwq": ("QwQ-{size}",),
-        "llama3": ("Meta-Llama-3-{size}-Instruct",),
-        "llama3.1": ("Meta-Llama-3.1-{size}-Instruct", "Llama-3.1-{size}-Instruct"),
-        "llama3.2": ("Llama-3.2-{size}-Instruct",),
-        "llama3.3": ("Llama-3.3-{size}-Instruct",),
-        "gemma2": ("gemma-2-{small}-it",),
-        "gemma3": ("gemma-3-{small}-it",),
-        "gemma3n": ("gemma-3n-{size}-it",),
-        "gemma4": ("gemma-4-{small}-it",),
-        "gpt-oss": ("gpt-oss-{small}",),
-        "phi4": ("phi-4",),
-        "phi4-mini": ("Phi-4-mini-instruct",),
-        "phi4-reasoning": ("Phi-4-reasoning",),
-        "mistral": ("Mistral-{size}-Instruct-v0.3",),
-        "mistral-nemo": ("Mistral-Nemo-Instruct-2407",),
-        "mistral-small3.2": ("Mistral-Small-3.2-{size}-Instruct-2506",),
-        "deepseek-r1": ("DeepSeek-R1-Distill-{origin}-{size}",),
-        "granite4": ("granite-4.0-h-{word}",),
-        "smollm2": ("SmolLM2-{size}-Instruct",),
-        "smollm3": ("SmolLM3-{size}",),
-    }
-)
-# What the library's tag leaves out, where a family has one size under "latest".
-USUAL_SIZES: Mapping[str, str] = MappingProxyType(
-    {
-        "mistral": "7b",
-        "qwq": "32b",
-        "llama3.3": "70b",
-        "mistral-small3.2": "24b",
-        "qwen3": "8b",
-        "gemma3": "4b",
-    }
-)
-_DISTILLED_FROM_LLAMA = ("8b", "70b")
+
+class _Tag(NamedTuple):
+    """The parts of a tag, "" where it has none: "8b-instruct-q8_0" is "8b", "instruct" and "8bit"."""
+
+    size: str
+    variant: str
+    bits: str
+
+    @property
+    def plain(self) -> str:
+        return "-".join(filter(None, (self.size, self.variant)))
 
 
 def resolved(
@@ -101,31 +74,59 @@ def _why(listed: Sequence[str], ruled: Sequence[str]) -> tuple[Reason, ...]:
 
 def _by_rule(name: str) -> tuple[str, ...]:
     path, _, rest = tagged(name).rpartition("/")
-    family, _, tag = rest.lower().partition(":")
+    family, _, text = rest.lower().partition(":")
     if path not in {"", "library"}:
         return ()
-    size_match = _SIZE.match(tag)
-    size = size_match[0] if size_match else USUAL_SIZES.get(family, "")
-    variant = tag[size_match.end() :] if size_match else tag
-    bits = _bits(variant)
-    patterns = FAMILIES.get(family, ())
+    tag = _parts(family, text)
     return tuple(
-        f"{MLX_PUBLISHER}/{_filled(pattern, size, tag)}-{bits}"
-        for pattern in patterns
-        if size or "size" not in pattern
+        dict.fromkeys(f"{MLX_PUBLISHER}/{_filled(pattern, tag)}" for pattern in _patterns(family, tag))
     )
 
 
-def _filled(pattern: str, size: str, tag: str) -> str:
-    large = re.sub(r"(?<=\d)[bm]|(?<=-)a(?=\d)|^e(?=\d)", lambda match: match[0].upper(), size)
-    origin = "Llama" if size in _DISTILLED_FROM_LLAMA else "Qwen"
-    word = tag.partition("-")[0]
-    return pattern.format(size=large, small=size, origin=origin, word="tiny" if word == "latest" else word)
+def _parts(family: str, text: str) -> _Tag:
+    usual = _split(USUAL_TAGS.get(family, ""))
+    tag = _split("" if text == "latest" else text)
+    tag = tag._replace(size=tag.size or usual.size, variant=tag.variant or (usual.variant * (not tag.size)))
+    return tag._replace(size=FULL_SIZES.get(f"{family}:{tag.size}", tag.size))
 
 
-def _bits(variant: str) -> str:
-    """The quantisation behind the size, "-q8_0" for example; 16 bits have a name of their own."""
-    if re.search(r"(?:^|-)(?:fp16|bf16|f16)$", variant):
+def _split(text: str) -> _Tag:
+    quantization = _QUANTIZATION.search(text)
+    rest = text[: quantization.start()] if quantization else text
+    size = _SIZE.match(rest)
+    variant = rest[size.end() :].removeprefix("-") if size else rest
+    return _Tag(size[0] if size else "", variant, _bits(quantization) if quantization else "")
+
+
+def _bits(quantization: re.Match[str]) -> str:
+    """As MLX calls it; 16 bits have a name of their own."""
+    if quantization["float"]:
         return "bf16"
-    match = _BITS.search(variant)
-    return f"{match['bits']}bit" if match else DEFAULT_BITS
+    return f"{quantization['ggml'] or quantization['bits']}bit"
+
+
+def _patterns(family: str, tag: _Tag) -> tuple[str, ...]:
+    """How the model is written; nothing for a variant that is not known to be the same model."""
+    key = f"{family}:{tag.plain}"
+    if not tag.bits and key in RENEWED:
+        return RENEWED[key]
+    if key in TAGS:
+        return TAGS[key]
+    if (own := FAMILIES.get(f"{family} {tag.variant}")) is not None:
+        return own
+    usual = _USUAL_VARIANT.fullmatch(tag.variant)
+    if usual is None:
+        return ()
+    patterns = TAGS.get(f"{family}:{tag.size}") or FAMILIES.get(family, ())
+    return tuple(
+        pattern
+        for pattern in patterns
+        if (usual["month"] or "") in pattern and (tag.size or "size" not in pattern)
+    )
+
+
+def _filled(pattern: str, tag: _Tag) -> str:
+    large = re.sub(
+        r"(?<=\d)[bm](?=-|$)|(?<=-)a(?=\d)|^e(?=\d)", lambda match: match[0].upper(), tag.size.lower()
+    )
+    return pattern.format(size=large, small=tag.size.lower(), bits=tag.bits or DEFAULT_BITS)

@@ -1,7 +1,8 @@
 """What models may take of each kind of memory in the machine: RAM, memory shared with a GPU, a GPU's own.
 
-``recommend``, ``download_fit`` and ``services.hardware`` reckon with it. Invariant: the fastest memory comes
-first, what can be had now is never more than what may ever be taken, and each figure has its reason.
+``recommend``, ``download_fit`` and ``services.hardware`` reckon with it. Invariant: memory of GPUs comes
+first, the fastest before others; what can be had now is never more than what may ever be taken; each figure
+has its reason; and there is always one kind that an engine uses.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def computes_on_gpu(statuses: Sequence[EngineStatus]) -> bool:
 def place_budgets(
     hardware: Hardware, memory: MemoryView, *, margin_bytes: int, uses_gpu: bool
 ) -> tuple[PlaceBudget, ...]:
-    """The budgets, the fastest memory first; at least that of the RAM, which is ``UNIFIED`` on a Mac."""
+    """The budgets, those of GPUs first; at least that of the RAM, ``UNIFIED`` where a GPU computes there."""
     margin = min(margin_bytes, memory.reading.total_bytes // LARGEST_MARGIN_DIVISOR)
     budgets = [_main_budget(hardware, memory, margin, uses_gpu=uses_gpu)]
     budgets += [
@@ -88,7 +89,9 @@ def _main_budget(hardware: Hardware, memory: MemoryView, margin_bytes: int, *, u
     reasons = [why]
     bandwidth, place = hardware.memory_bandwidth, Place.RAM
     shared = [gpu for gpu in hardware.gpus if gpu.unified and gpu.vendor in _FAST_UNIFIED]
-    if shared:
+    if shared and not uses_gpu:
+        reasons.append(GPU_UNUSED)
+    elif shared:
         place = Place.UNIFIED
         if shared[0].bandwidth.bytes_per_second:
             bandwidth = shared[0].bandwidth
@@ -96,7 +99,7 @@ def _main_budget(hardware: Hardware, memory: MemoryView, margin_bytes: int, *, u
     if wired and wired < capacity:
         capacity = wired
         text = f"macOS lets its GPU take {size(wired)} of {size(reading.total_bytes)}."
-        reasons = [Reason("wired-limit", text)]
+        reasons[0] = Reason("wired-limit", text)
     available = (
         reading.available_bytes + evictable_bytes(memory.residents) - memory.reserved_bytes - margin_bytes
     )
@@ -107,7 +110,6 @@ def _main_budget(hardware: Hardware, memory: MemoryView, margin_bytes: int, *, u
         available_bytes=min(max(available, 0), capacity),
         bandwidth=bandwidth,
         reasons=tuple(reasons),
-        is_used=place is Place.RAM or uses_gpu,
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 WINDOW_SECONDS = 8.0
 LEAST_SECONDS = 0.5
+LONGEST_LEFT_SECONDS = 100 * 24 * 3600.0
 
 
 class Sample(NamedTuple):
@@ -38,8 +39,9 @@ def bytes_per_second(samples: Sequence[Sample]) -> int:
 
 
 def left_seconds(samples: Sequence[Sample], total_bytes: int) -> float | None:
-    """Time to the end at that rate; None while nobody can tell."""
+    """Time to the end at that rate; None while nobody can tell, and where nobody would wait so long."""
     rate = bytes_per_second(samples)
     if not rate or not total_bytes:
         return None
-    return max(total_bytes - samples[-1].done_bytes, 0) / rate
+    left = max(total_bytes - samples[-1].done_bytes, 0) / rate
+    return left if left <= LONGEST_LEFT_SECONDS else None

@@ -40,7 +40,7 @@ def of_pick(
 
 def of_all(budgets: Sequence[PlaceBudget], *, picks: Sequence[Recommendation]) -> tuple[Reason, ...]:
     """What holds for all: how speed is estimated, what license to read, which memory lies idle."""
-    found = [why for budget in budgets for why in budget.reasons if why.code == "gpu-unused"]
+    found = list(_idle(budgets))
     restricted = [pick for pick in picks if not is_permissive(pick.model.license)]
     if restricted:
         names = listed([f"{pick.model.name} ({pick.model.license})" for pick in restricted])
@@ -58,6 +58,21 @@ def of_all(budgets: Sequence[PlaceBudget], *, picks: Sequence[Recommendation]) -
             Reason("bandwidth-unknown", "Speeds cannot be estimated: the bandwidth of the memory is unknown.")
         )
     return tuple(dict.fromkeys(found))
+
+
+def of_none(budgets: Sequence[PlaceBudget], smallest: tuple[RegistryModel, int] | None) -> tuple[Reason, ...]:
+    """Why nothing is recommended: what the smallest would need, which memory lies idle."""
+    found = []
+    if smallest is not None:
+        model, required_bytes = smallest
+        found.append(
+            Reason("smallest", f"The smallest of them, {model.name}, would need {size(required_bytes)}.")
+        )
+    return (*found, *_idle(budgets))
+
+
+def _idle(budgets: Sequence[PlaceBudget]) -> tuple[Reason, ...]:
+    return tuple(why for budget in budgets for why in budget.reasons if why.code == "gpu-unused")
 
 
 def _quality(pick: Recommendation, use_case: UseCase) -> Reason:
@@ -88,7 +103,7 @@ def _speed(pick: Recommendation) -> list[Reason]:
     text = f"It answers at about {rate(pick.tokens_per_second)}, by estimate"
     if model.active_parameters_count < model.parameters_count:
         active, total = _billions(model.active_parameters_count), _billions(model.parameters_count)
-        text += f": {active} of its {total} billion parameters compute a token"
+        text += f": a token takes {active} of its {total} billion parameters"
     return [Reason("speed", f"{text}.")]
 
 

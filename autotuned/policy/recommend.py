@@ -47,7 +47,10 @@ def recommend(
         key=lambda each: (-each.score, each.model.id),
     )
     picks = _picks(suited)
-    better = _missed(able, demand, circumstances, picks[0]) if picks else None
+    if not picks:
+        smallest = _smallest(able, demand, circumstances)
+        return Recommendations(picks=(), reasons=reasons.of_none(circumstances.budgets, smallest))
+    better = _missed(able, demand, circumstances, picks[0])
     told = tuple(
         replace(
             pick,
@@ -183,19 +186,24 @@ def _missed(
     able: Sequence[RegistryModel], demand: Demand, circumstances: Circumstances, best: Recommendation
 ) -> tuple[RegistryModel, int] | None:
     """The next better model that fits nowhere: the smallest of those, with what it would take."""
+    better = [model for model in able if (quality_of(model, demand) or 0.0) > best.quality]
+    return _smallest(better, demand, circumstances)
+
+
+def _smallest(
+    models: Sequence[RegistryModel], demand: Demand, circumstances: Circumstances
+) -> tuple[RegistryModel, int] | None:
+    """Of those that fit nowhere the one that takes least, with what that would be."""
     found = []
-    for model in able:
-        quality = quality_of(model, demand)
-        if quality is None or quality <= best.quality:
-            continue
+    for model in models:
         sizes = [size for size in model.sizes if size.of != MLX and pull_name_of(model, size)]
         needs = [_required_bytes(model, size, demand, circumstances) for size in sizes]
         if needs and not any(_fits(need, circumstances.budgets) for need in needs):
             found.append((min(needs), model.id, model))
     if not found:
         return None
-    needed, _, model = min(found)
-    return model, needed
+    needed, _, smallest = min(found)
+    return smallest, needed
 
 
 def _required_bytes(

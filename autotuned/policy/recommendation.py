@@ -61,5 +61,5 @@ class Recommendations:
 
 
 def is_permissive(license_name: str) -> bool:
-    """Whether a license asks for little more than its own text."""
-    return license_name.upper().startswith(PERMISSIVE)
+    """Whether a license, or each of several, asks for little more than its own text."""
+    return all(part.startswith(PERMISSIVE) for part in license_name.upper().split(" AND "))

@@ -21,10 +21,14 @@ HUB_PREFIX = "hf:"
 MLX_PUBLISHER = "mlx-community"
 LONGEST_NAME = 300
 _HUB_STARTS = (HUB_PREFIX, "hf.co/", "huggingface.co/")
+_USUAL_HOST, _USUAL_NAMESPACE = "registry.ollama.ai/", "library/"
 _OLLAMA_PAGES = ("ollama.com/library/", "ollama.com/")
+# How no name of a registry begins: typed again it would mean something else.
+_OF_OTHERS = (*_HUB_STARTS, f"{MLX_PUBLISHER}/", *_OLLAMA_PAGES)
 # A page of a repository goes on with what of it is shown.
 _HUB_PAGE_REST = re.compile(r"/(tree|blob|resolve)/.*$")
-_REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+# As the library of Hugging Face checks it: no dash or dot at an end of a part, no two of them together.
+_REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b(?<!\.git)", re.ASCII)
 _QUANTIZATION = re.compile(r"[\w-][\w./-]{0,199}", re.ASCII)
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}"
 _HOST = r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}(?::[0-9]{1,5})?"
@@ -49,7 +53,7 @@ def parsed(text: str, registry: Sequence[RegistryModel] = ()) -> Reference:
         return _of_hub(page, wanted)
     for start in _OLLAMA_PAGES:
         if page.startswith(start):
-            wanted = page.removeprefix(start)
+            return _of_registry(page.removeprefix(start))
     return _of_registry(wanted)
 
 
@@ -62,7 +66,7 @@ def reference_of(model: RegistryModel) -> Reference:
 
 
 def is_same(name: str, reference: Reference) -> bool:
-    """Whether a name of the registry's means this reference; no tag is ":latest", quantisations are alike."""
+    """Whether a name of the registry's means this reference; no tag is ":latest", quantizations are alike."""
     try:
         other = parsed(name)
     except FieldInvalid:
@@ -71,7 +75,7 @@ def is_same(name: str, reference: Reference) -> bool:
         return False
     if other.source is Source.HUGGING_FACE:
         return other.name.lower() == reference.name.lower()
-    return tagged(other.name) == tagged(reference.name)
+    return _shortest(other.name) == _shortest(reference.name)
 
 
 def tagged(name: str) -> str:
@@ -79,9 +83,14 @@ def tagged(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
+def _shortest(name: str) -> str:
+    """The name with its tag, and without what is usual before it."""
+    return tagged(name).removeprefix(_USUAL_HOST).removeprefix(_USUAL_NAMESPACE)
+
+
 def _of_hub(text: str, typed: str) -> Reference:
     name, _, quantization = _HUB_PAGE_REST.sub("", text.rstrip("/")).partition(":")
-    if not _REPOSITORY.fullmatch(name) or ".." in name:
+    if not _REPOSITORY.fullmatch(name):
         raise FieldInvalid(
             FIELD,
             f'"{typed}" names no repository; write it as in "hf:Qwen/Qwen3-8B-GGUF" or '
@@ -94,7 +103,7 @@ def _of_hub(text: str, typed: str) -> Reference:
 
 def _of_registry(text: str) -> Reference:
     name = text.removeprefix("https://").removeprefix("http://")
-    if not _REGISTRY_NAME.fullmatch(name):
+    if not _REGISTRY_NAME.fullmatch(name) or name.startswith(_OF_OTHERS):
         raise FieldInvalid(
             FIELD,
             f'"{text}" is no name of a model; write it as in "qwen3:8b", "host/namespace/model:tag" or '

@@ -9,15 +9,13 @@ from __future__ import annotations
 from autotuned.core.learning import Learned
 from autotuned.core.memory import Footprint, MemoryView
 from autotuned.core.model import CacheLayout, ModelFacts
-from autotuned.core.plan import KvCacheType
 from autotuned.core.registry import RegistryModel, RegistrySize
 from autotuned.policy.batch import LARGEST_BATCH_TOKENS
-from autotuned.policy.cache_types import CacheTypes, quantised_types
+from autotuned.policy.cache_types import smaller_types, whole_types
 from autotuned.policy.draft import first_draft
 from autotuned.policy.situation import ShapeDefaults, Situation
 
 MLX = "mlx"
-F16 = CacheTypes(KvCacheType.F16, KvCacheType.F16)
 
 
 def facts_of(model: RegistryModel, size: RegistrySize) -> ModelFacts | None:
@@ -48,14 +46,15 @@ def facts_of(model: RegistryModel, size: RegistrySize) -> ModelFacts | None:
 def footprint_at(
     facts: ModelFacts, context_tokens: int, defaults: ShapeDefaults, memory: MemoryView, *, on_gpu: bool
 ) -> tuple[Footprint, Footprint]:
-    """What a first load with this context takes: with a cache in F16, and in the smaller types it can have.
+    """What a first load with this context takes: with the largest cache, and with that of short memory.
 
     A GPU computes long batches, a processor those that the planner would choose.
     """
     situation = Situation(facts=facts, learned=Learned(), defaults=defaults, memory=memory)
-    draft = first_draft(situation, F16)
+    types = whole_types(situation)
+    draft = first_draft(situation, types)
     if on_gpu:
         draft = draft.with_batch(LARGEST_BATCH_TOKENS)
-    whole = draft.footprint(draft.shape(context_tokens, F16))
-    smaller = draft.footprint(draft.shape(context_tokens, quantised_types(facts, defaults)))
+    whole = draft.footprint(draft.shape(context_tokens, types))
+    smaller = draft.footprint(draft.shape(context_tokens, smaller_types(types, facts, defaults)))
     return whole, smaller

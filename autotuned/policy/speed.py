@@ -21,8 +21,10 @@ from autotuned.policy.places import Place, PlaceBudget
 # Share of the bandwidth that a decode step reaches; the experts of a mixture lie scattered.
 REACHED_RATIO = 0.85
 MIXTURE_REACHED_RATIO = 0.6
-# How architectures of mixtures of experts are called, but for a few that the registry knows.
+# Of what architectures the files are mixtures of experts: "moe" is in the name of most. Some of llama.cpp's
+# and MLX's are called otherwise.
 MIXTURE = "moe"
+OTHER_MIXTURES = ("dbrx", "deepseek", "gpt-oss", "grok", "kimi", "llama4", "minimax", "mixtral", "qwen3next")
 # What a layer takes beside reading it: starting kernels, waiting for all threads.
 LAYER_SECONDS: Mapping[Place, float] = MappingProxyType(
     {Place.RAM: 0.10e-3, Place.UNIFIED: 0.14e-3, Place.GPU: 0.04e-3}
@@ -65,9 +67,15 @@ def installed_tokens_per_second(
     Files of mixtures of experts do not tell how many of their parameters compute a token: the registry does.
     """
     place = next((each for each in budgets if each.is_used and required_bytes <= each.capacity_bytes), None)
-    if place is None or (known is None and MIXTURE in facts.architecture):
+    if place is None or (known is None and _is_mixture(facts.architecture)):
         return 0.0
     decoding = Decoding(weights_bytes=facts.weights_bytes, layers_count=facts.layers_count)
     if known is not None:
         decoding = decoding_of(known, facts.weights_bytes)
     return decode_tokens_per_second(decoding, place.place, place.bandwidth)
+
+
+def _is_mixture(architecture: str) -> bool:
+    """Whether only a part of the weights may compute a token."""
+    name = architecture.lower().replace("_", "-")
+    return MIXTURE in name or name.replace("qwen3-next", "qwen3next").startswith(OTHER_MIXTURES)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import grpc
 from autotune.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 
 from autotuned.core.errors import FieldInvalid
 from autotuned.core.model import LoadProgress, RunningModel
+from autotuned.rpc.downloads import pull_response
 from autotuned.rpc.fields import client_of, keep_alive_seconds, positive, profile_name, swap_policy
 from autotuned.rpc.paging import page
-from autotuned.rpc.plans import plan_message, shape_message
+from autotuned.rpc.plans import plan_message, reason_messages, shape_message
 from autotuned.rpc.request import plan_request
 from autotuned.rpc.response import load_progress, model_message, running_model_message
 from autotuned.services.engines import Engines
@@ -20,6 +22,8 @@ from autotuned.services.inference import Inference
 from autotuned.services.lease import Lease
 from autotuned.services.models import Listing, Models
 from autotuned.services.prefixes import Prefixes
+from autotuned.services.pulls import Pulls
+from autotuned.services.removal import Removal
 from autotuned.services.system import System
 
 _Outcome = model_service_pb2.UnloadModelResponse
@@ -29,8 +33,18 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Converts and forwards; the service decides."""
 
     def __init__(
-        self, *, models: Models, inference: Inference, prefixes: Prefixes, system: System, engines: Engines
+        self,
+        *,
+        models: Models,
+        inference: Inference,
+        prefixes: Prefixes,
+        system: System,
+        engines: Engines,
+        pulls: Pulls,
+        removal: Removal,
     ) -> None:
+        self._pulls = pulls
+        self._removal = removal
         self._engines = engines
         self._models = models
         self._inference = inference
@@ -122,6 +136,33 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             model=self._message(listing),
             plan=plan_message(plan),
             loaded_shape=shape_message(loaded_shape) if loaded_shape else None,
+        )
+
+    async def PullModel(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.PullModelRequest, _context: grpc.aio.ServicerContext
+    ) -> AsyncGenerator[model_service_pb2.PullModelResponse, None]:
+        """See the proto."""
+        pull = self._pulls.pull(request.model, request.engine, allow_too_large=request.allow_too_large)
+        async with aclosing(pull) as events:
+            async for event in events:
+                yield pull_response(event, self._message)
+
+    async def DeleteModel(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.DeleteModelRequest, _context: grpc.aio.ServicerContext
+    ) -> model_service_pb2.DeleteModelResponse:
+        """See the proto."""
+        removed = await self._removal.delete(request.model, request.engine)
+        return model_service_pb2.DeleteModelResponse(
+            freed_bytes=removed.freed_bytes, paths=removed.paths, kept=reason_messages(removed.kept)
+        )
+
+    async def ResolvePull(  # noqa: N802 - the proto's name
+        self, request: model_service_pb2.ResolvePullRequest, _context: grpc.aio.ServicerContext
+    ) -> model_service_pb2.ResolvePullResponse:
+        """See the proto."""
+        references, reasons = await self._pulls.resolve(request.model, request.engine)
+        return model_service_pb2.ResolvePullResponse(
+            sources=[reference.text for reference in references], reasons=reason_messages(reasons)
         )
 
     async def DeletePrefixes(  # noqa: N802 - the proto's name

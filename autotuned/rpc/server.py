@@ -18,6 +18,8 @@ from autotune.v1 import (
     inference_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
     system_service_pb2,
     system_service_pb2_grpc,
 )
@@ -29,6 +31,7 @@ from autotuned.rpc.engines import EngineServicer
 from autotuned.rpc.inference import InferenceServicer
 from autotuned.rpc.interceptor import ErrorInterceptor
 from autotuned.rpc.models import ModelServicer
+from autotuned.rpc.registry import RegistryServicer
 from autotuned.rpc.system import SystemServicer
 
 LARGEST_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -37,6 +40,7 @@ _SERVICES = tuple(
     for file in (
         inference_service_pb2,
         model_service_pb2,
+        registry_service_pb2,
         engine_service_pb2,
         system_service_pb2,
         daemon_service_pb2,
@@ -53,6 +57,7 @@ class RpcServer:
         *,
         inference: InferenceServicer,
         models: ModelServicer,
+        registry: RegistryServicer,
         engines: EngineServicer,
         system: SystemServicer,
         daemon: DaemonServicer,
@@ -68,6 +73,7 @@ class RpcServer:
         self._health = health.aio.HealthServicer()
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(inference, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._server)
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server)
         engine_service_pb2_grpc.add_EngineServiceServicer_to_server(engines, self._server)
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(system, self._server)
         daemon_service_pb2_grpc.add_DaemonServiceServicer_to_server(daemon, self._server)

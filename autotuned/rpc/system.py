@@ -9,7 +9,9 @@ import grpc
 from autotune.v1 import system_service_pb2, system_service_pb2_grpc
 
 from autotuned.core.errors import FieldInvalid
+from autotuned.rpc.hardware import hardware_response
 from autotuned.rpc.response import snapshot_message
+from autotuned.services.hardware import HardwareReports
 from autotuned.services.system import System
 
 SHORTEST_INTERVAL_SECONDS = 0.1
@@ -20,8 +22,9 @@ DEFAULT_INTERVAL_SECONDS = 1.0
 class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
     """Converts and forwards; the service decides."""
 
-    def __init__(self, *, system: System) -> None:
+    def __init__(self, *, system: System, reports: HardwareReports) -> None:
         self._system = system
+        self._reports = reports
 
     async def GetSnapshot(  # noqa: N802 - the proto's name
         self, _request: system_service_pb2.GetSnapshotRequest, _context: grpc.aio.ServicerContext
@@ -47,6 +50,12 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
                     yield system_service_pb2.WatchSnapshotsResponse(
                         sequence=sequence, snapshot=snapshot_message(snapshot)
                     )
+
+    async def GetHardware(  # noqa: N802 - the proto's name
+        self, _request: system_service_pb2.GetHardwareRequest, _context: grpc.aio.ServicerContext
+    ) -> system_service_pb2.GetHardwareResponse:
+        """See the proto."""
+        return hardware_response(await self._reports.report())
 
 
 def _interval_seconds(request: system_service_pb2.WatchSnapshotsRequest) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from autotuned.core.engine import EngineState, EngineStatus
@@ -111,6 +111,12 @@ async def told(engine: Engine, look: Awaitable[_Told], otherwise: _Told) -> _Tol
     except Exception:  # noqa: BLE001 - whatever it is, the other engines have their models
         _log.exception("an engine failed to tell", extra=fields(engine=engine.name))
         return otherwise
+
+
+async def look_again(engines: Iterable[Engine]) -> None:
+    """Looks at those that were not ready: a daemon that just began has seen none of them yet."""
+    unready = [engine for engine in engines if engine.status().state is not EngineState.READY]
+    await asyncio.gather(*(told(engine, engine.refresh(), None) for engine in unready))
 
 
 async def _list(engine: Engine) -> tuple[Sequence[ModelEntry], EngineStatus]:

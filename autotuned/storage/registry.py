@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,14 +21,14 @@ import msgspec
 from autotuned.core.model import LayerGroup
 from autotuned.core.registry import Rank, Registry, RegistryModel, RegistrySize
 
-PACKAGED = files("autotuned.data") / "registry.toml"
+PACKAGED = Path(__file__).parents[1] / "data" / "registry.toml"
 MOST_OWN_BYTES = 4 << 20
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PLACES = frozenset({"ollama", "huggingface", "mlx"})
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 _Bytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 50)]
-_Small = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
+_Small = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 _Score = Annotated[float, msgspec.Meta(ge=0, le=100)]
 
 
@@ -69,19 +69,23 @@ class _Model(msgspec.Struct, forbid_unknown_fields=True):
     modalities: list[str] = msgspec.field(default_factory=lambda: ["text"])
     attention: list[_Layers] = msgspec.field(default_factory=list)
     notes: str = ""
-    scores: dict[str, _Score | list[int]] = msgspec.field(default_factory=dict)
+    scores: dict[str, _Score | list[_Small]] = msgspec.field(default_factory=dict)
     sources: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class _Unusable(Exception):
-    """A clause: what is wrong with a model."""
+    """A clause: what is wrong with the user's file, or with a model in it."""
+
+
+# Changes with whatever is done to the file; () where the system will not even tell that.
+_Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """What was read, for as long as the user's file is as it was."""
 
-    stamp: tuple[int, int] | None
+    stamp: _Stamp | None
     registry: Registry
 
 
@@ -103,10 +107,10 @@ class TomlRegistryFile:
 
     def _read(self) -> Registry:
         stamp = _stamp(self._own_file)
-        if self._kept is not None and self._kept.stamp == stamp:
+        if self._kept is not None and self._kept.stamp == stamp != ():
             return self._kept.registry
         models = {model.id: model for model in packaged_models()}
-        own, problems = _own_models(self._own_file) if stamp else ((), ())
+        own, problems = ((), ()) if stamp is None else _own_models(self._own_file)
         models |= {model.id: model for model in own}
         registry = Registry(models=tuple(models[each] for each in sorted(models)), problems=problems)
         self._kept = _Kept(stamp, registry)
@@ -120,25 +124,21 @@ def packaged_models() -> tuple[RegistryModel, ...]:
     )
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path) -> _Stamp | None:
     try:
         status = path.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
-    return status.st_mtime_ns, status.st_size
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _own_models(path: Path) -> tuple[tuple[RegistryModel, ...], tuple[str, ...]]:
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_OWN_BYTES + 1)
-        if len(content) > MOST_OWN_BYTES:
-            return (), (f"{path} is larger than {MOST_OWN_BYTES >> 20} MiB and was not read.",)
-        entries = tomllib.loads(content.decode()).get("models", [])
-    except OSError as error:
-        return (), (f"{path} cannot be read: {error.strerror}.",)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return (), (f"{path} is no TOML: {error}.",)
+        entries = _tables(path).get("models", [])
+    except _Unusable as error:
+        return (), (f"{path} {error}.",)
     if not isinstance(entries, list):
         return (), (f'{path}: "models" is no list of tables; begin each model with [[models]].',)
     models, problems = [], []
@@ -148,6 +148,24 @@ def _own_models(path: Path) -> tuple[tuple[RegistryModel, ...], tuple[str, ...]]
         except _Unusable as error:
             problems.append(f"{path}: model {number}{_named(entry)} was left out: {error}.")
     return tuple(models), tuple(problems)
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """What the file says. Raises ``_Unusable``."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _Unusable("is no file; remove it, or write models into a file of that name")
+        with path.open("rb") as file:
+            content = file.read(MOST_OWN_BYTES + 1)
+        if len(content) > MOST_OWN_BYTES:
+            raise _Unusable(f"is larger than {MOST_OWN_BYTES >> 20} MiB and was not read")
+        return tomllib.loads(content.decode())
+    except OSError as error:
+        raise _Unusable(f"cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise _Unusable("is no TOML: it is nested too deeply") from error
+    except ValueError as error:  # what tomllib raises, no UTF-8, or a number of 5,000 digits
+        raise _Unusable(f"is no TOML: {error}") from error
 
 
 def _named(entry: Any) -> str:

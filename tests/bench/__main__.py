@@ -1,7 +1,7 @@
 """Runs every benchmark, or those that are named.
 
 python -m tests.bench [latency] [streaming] [footprint] [planning] [kv_memory] [restart] [day] [squeeze]
-                      [kv_quality] [adapters] [alternation] [mlx] [accidents]
+                      [kv_quality] [pull] [choosing] [adapters] [alternation] [mlx] [accidents]
 
 "engines" stands for the last four.
 ``tests.bench.soak`` runs by itself: it takes as long as one likes and ends well or not.
@@ -15,6 +15,7 @@ from tests.bench import (
     accidents,
     adapters,
     alternation,
+    choosing,
     day,
     footprint,
     kv_memory,
@@ -22,6 +23,7 @@ from tests.bench import (
     latency,
     mlx,
     planning,
+    pull,
     restart,
     squeeze,
     streaming,
@@ -38,6 +40,8 @@ SECTIONS = {
     "day": ("A recorded day of three programs", day.measure),
     "squeeze": ("Memory gets short", squeeze.measure),
     "kv_quality": ("Answers with a Q8_0 KV cache against F16", kv_quality.measure),
+    "choosing": ("What have I got, and what should I run", choosing.measure),
+    "pull": ("A pull from a real registry", pull.measure),
     "adapters": ("Added latency on each engine: time to first token", adapters.measure),
     "alternation": ("Two programs on Ollama (double), one of which sets a context", alternation.measure),
     "mlx": ("MLX on the CPU: rates, and what its KV states spare", mlx.measure),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from autotuned.config import load
 from autotuned.core.engine import EngineState, EngineStatus
+from autotuned.core.errors import Unsupported
 from autotuned.core.model import LayerGroup, ModelEntry, ModelFacts
 from autotuned.core.prefix import WrittenPrefix
 from autotuned.daemon import Parts, run
@@ -98,6 +99,12 @@ class FastEngine:
 
     async def load(self, _entry, shape, _on_progress):
         return FastModel(self._socket_path, shape)
+
+    async def pull(self, name, _on_progress):
+        raise Unsupported(f'There is nowhere to download "{name}" from.')
+
+    async def delete(self, entry):
+        raise Unsupported(f'"{entry.id}" has no file.')
 
     async def close(self) -> None:
         """The worker ends with ``main``."""

@@ -121,6 +121,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(PATIENCE_SECONDS)
 
 
+def output(arguments: list[str], env: Mapping[str, str]) -> str:
+    """What a command prints; it must succeed."""
+    done = subprocess.run(arguments, env=env, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
 def run(arguments: list[str], env: Mapping[str, str]) -> float:
     """Seconds that a command takes from start to end; it must succeed."""
     started = time.perf_counter()

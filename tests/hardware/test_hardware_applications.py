@@ -123,7 +123,7 @@ def test_only_the_largest_are_told():
 @pytest.mark.parametrize(
     ("program", "arguments", "name"),
     [
-        ("/usr/bin/python3.12", ("/home/a/train.py", "--epochs", "3"), "train.py"),
+        ("/usr/bin/python3.12", ("/opt/a/train.py", "--epochs", "3"), "train.py"),
         ("/usr/bin/python3", ("-u", "-m", "jupyterlab"), "jupyterlab"),
         ("/usr/bin/java", ("-Xmx4g", "-jar", "/opt/minecraft.jar"), "minecraft.jar"),
         ("/usr/bin/node", (), "node"),

@@ -100,7 +100,7 @@ def test_why_a_mixture_is_best_on_a_processor():
     best = recommended("laptop-32", UseCase.CODING).picks[0]
     told = sentences(best)
     assert told["speed"] == (
-        "It answers at about 22 tokens/s, by estimate: 3 of its 35.5 billion parameters compute a token."
+        "It answers at about 22 tokens/s, by estimate: a token takes 3 of its 35.5 billion parameters."
     )
     assert told["slower"] == ("Qwen3.8-27B fits, too, and is better, but would answer at about 3.6 tokens/s.")
 

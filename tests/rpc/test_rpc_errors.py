@@ -72,6 +72,15 @@ GOLDEN = [
     (errors.EngineUnreachable("Gone."), CODE.UNAVAILABLE, "ENGINE_UNREACHABLE", "Gone."),
     (errors.StorageFull("Full."), CODE.RESOURCE_EXHAUSTED, "STORAGE_FULL", "Full."),
     (
+        errors.ModelTooLarge("Large.", required_bytes=9 << 30, capacity_bytes=4 << 30, suggestion="qwen3:4b"),
+        CODE.FAILED_PRECONDITION,
+        "MODEL_TOO_LARGE",
+        "Large.",
+    ),
+    (errors.SourceUnreachable("Away."), CODE.UNAVAILABLE, "SOURCE_UNREACHABLE", "Away."),
+    (errors.SourceDenied("A token."), CODE.PERMISSION_DENIED, "SOURCE_DENIED", "A token."),
+    (errors.DownloadCorrupt("Not it."), CODE.DATA_LOSS, "DOWNLOAD_CORRUPT", "Not it."),
+    (
         errors.ShuttingDown(),
         CODE.UNAVAILABLE,
         "SHUTTING_DOWN",
@@ -111,6 +120,12 @@ def test_what_would_swap_tells_both_sides_and_what_would_fit():
         "availableBytes": "4",
         "fittingContextTokens": "2048",
     }
+
+
+def test_a_model_that_is_too_large_tells_both_sides_and_one_that_fits():
+    error = errors.ModelTooLarge("No.", required_bytes=9, capacity_bytes=4, suggestion="qwen3:4b")
+    info = detail(status_of(error), error_details_pb2.ErrorInfo)
+    assert dict(info.metadata) == {"requiredBytes": "9", "capacityBytes": "4", "suggestion": "qwen3:4b"}
 
 
 def test_a_bad_field_is_named_in_the_details():

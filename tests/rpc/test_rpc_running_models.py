@@ -44,6 +44,8 @@ async def test_no_page_loses_a_model():
         prefixes=None,
         system=SimpleNamespace(running_models=lambda: own),
         engines=SimpleNamespace(foreign_models=foreign_models),
+        pulls=None,
+        removal=None,
     )
     found, token = [], ""
     for _ in range(10):

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, fields, replace
 
 from autotuned.core.chat import ChatInput, GenerationRequest, Message, Role, TextPart
+from autotuned.core.download import Downloaded, DownloadPhase, DownloadProgress
 from autotuned.core.engine import ALL_SAMPLING, Capabilities, EngineState, EngineStatus, Knobs, KnobScope
 from autotuned.core.generation import EngineFinished, FinishReason, PrefillProgress, TextDelta, Usage
 from autotuned.core.memory import MemoryReading, ProcessMemory, SwapPolicy
@@ -131,6 +132,18 @@ class InstantEngine:
         model = InstantModel(self, shape)
         self.loaded.append(model)
         return model
+
+    async def pull(self, name, on_progress):
+        on_progress(DownloadProgress(phase=DownloadPhase.DOWNLOADING, done_bytes=1, total_bytes=1))
+        is_new = all(each.id != name for each in self.entries)
+        if is_new:
+            self.entries = (*self.entries, entry(name, self.name, digest=f"digest of {name}"))
+        return Downloaded(model_id=name, engine=self.name, size_bytes=1, fetched_bytes=int(is_new))
+
+    async def delete(self, entry):
+        before = self.entries
+        self.entries = tuple(each for each in before if each != entry)
+        return entry.size_bytes if entry in before else 0
 
     async def close(self):
         for model in self.loaded:

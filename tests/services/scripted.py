@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from autotuned.core.download import Downloaded, DownloadPhase, DownloadProgress
 from autotuned.core.engine import Capabilities, EngineState, EngineStatus
+from autotuned.core.errors import Unsupported
 from autotuned.core.learning import Learned
 from autotuned.core.memory import MemoryReading, ProcessMemory
 from autotuned.core.model import EMBEDDED_ENGINE, LoadPhase, LoadProgress, ModelEntry
@@ -83,10 +85,41 @@ class PendingLoad:
 
 
 @dataclass
+class PendingPull:
+    """A pull that goes as the test says: ``tell`` its progress, then ``finish`` it or ``fail`` it."""
+
+    engine: str
+    name: str
+    on_progress: object
+    outcome: asyncio.Future
+
+    def tell(self, done_bytes, total_bytes, phase=DownloadPhase.DOWNLOADING, detail=""):
+        self.on_progress(
+            DownloadProgress(phase=phase, done_bytes=done_bytes, total_bytes=total_bytes, detail=detail)
+        )
+
+    def finish(self, size_bytes=2_000_000, fetched_bytes=2_000_000):
+        self.outcome.set_result(
+            Downloaded(
+                model_id=self.name, engine=self.engine, size_bytes=size_bytes, fetched_bytes=fetched_bytes
+            )
+        )
+
+    def fail(self, error):
+        self.outcome.set_exception(error)
+
+
+@dataclass
 class ScriptedEngine:
+    """``pulls``: its server downloads; ``pulling`` are the pulls under way, ``deleted`` what was deleted."""
+
     name: str = EMBEDDED_ENGINE
     version: str = "1"
     entries: tuple[ModelEntry, ...] = (ENTRY,)
+    pulls: bool = False
+    pulling: list[PendingPull] = field(default_factory=list)
+    cancelled_pulls: list[str] = field(default_factory=list)
+    deleted: list[ModelEntry] = field(default_factory=list)
     pending: list[PendingLoad] = field(default_factory=list)
     models_made: list[ScriptedModel] = field(default_factory=list)
     most_loads_at_once: int = 0
@@ -103,6 +136,7 @@ class ScriptedEngine:
             embeddings=False,
             exact_token_counts=True,
             kv_prefixes=True,
+            pulls=self.pulls,
         )
 
     def status(self):
@@ -134,6 +168,31 @@ class ScriptedEngine:
         model = ScriptedModel(len(self.models_made), load.applied or shape, entry.facts)
         self.models_made.append(model)
         return model
+
+    async def pull(self, name, on_progress):
+        """What was pulled is in its list before the pull is told to have ended."""
+        if not self.pulls:
+            raise Unsupported(f'"{self.name}" cannot download "{name}".')
+        pull = PendingPull(self.name, name, on_progress, asyncio.get_running_loop().create_future())
+        self.pulling.append(pull)
+        try:
+            downloaded = await pull.outcome
+        except asyncio.CancelledError:
+            self.cancelled_pulls.append(name)
+            raise
+        finally:
+            self.pulling.remove(pull)
+        others = tuple(each for each in self.entries if each.id != downloaded.model_id)
+        self.entries = (*others, replace(entry(downloaded.model_id), engine=self.name))
+        return downloaded
+
+    async def delete(self, entry):
+        await asyncio.sleep(0)
+        if entry not in self.entries:
+            return 0
+        self.entries = tuple(each for each in self.entries if each != entry)
+        self.deleted.append(entry)
+        return entry.size_bytes
 
     async def close(self):
         for model in self.models_made:

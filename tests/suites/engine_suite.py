@@ -9,10 +9,17 @@ from tests.suites.engine_continuation import EngineContinuation
 from tests.suites.engine_footprint import EngineFootprint
 from tests.suites.engine_life import EngineLife
 from tests.suites.engine_prefixes import EnginePrefixes
+from tests.suites.engine_pulls import EngineWithoutPulls
 from tests.suites.engine_structure import EngineStructure
 
 
 class EngineSuite(
-    EngineAnswers, EngineStructure, EngineLife, EnginePrefixes, EngineContinuation, EngineFootprint
+    EngineAnswers,
+    EngineStructure,
+    EngineLife,
+    EnginePrefixes,
+    EngineContinuation,
+    EngineFootprint,
+    EngineWithoutPulls,
 ):
     """The conformance suite. A subclass provides the fixture ``case``."""

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from autotuned.core.download import Downloaded, DownloadProgress
 from autotuned.core.engine import Capabilities, EngineResident, EngineStatus
-from autotuned.core.errors import AutotuneError, EngineUnreachable, ModelInvalid, ShuttingDown
+from autotuned.core.errors import AutotuneError, EngineUnreachable, ModelInvalid, ShuttingDown, Unsupported
 from autotuned.core.memory import Footprint
 from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry, ModelFacts
 from autotuned.core.plan import LoadShape
@@ -157,6 +158,17 @@ class LmstudioEngine:
             raise
         on_progress(LoadProgress(LoadPhase.READY, self._clock.monotonic() - started))
         return model
+
+    async def pull(self, name: str, on_progress: Callable[[DownloadProgress], None]) -> Downloaded:
+        """Never: what there is to choose from is shown in its app alone."""
+        _ = on_progress
+        raise Unsupported(
+            f'LM Studio downloads "{name}" in its app or with "lms get"; do it there, or name no engine.'
+        )
+
+    async def delete(self, entry: ModelEntry) -> int:
+        """Never: its API deletes nothing, and its folder is its own."""
+        raise Unsupported(f'"{entry.id}" is LM Studio\'s; delete it in its app, under "My Models".')
 
     async def close(self) -> None:
         """Unloads what the daemon loaded, those that still load included; what others loaded stays."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from autotuned.core.download import Downloaded, DownloadProgress
 from autotuned.core.engine import (
     Capabilities,
     EngineResident,
@@ -30,7 +31,7 @@ from autotuned.core.engine import (
     KnobScope,
     Severity,
 )
-from autotuned.core.errors import EngineUnreachable, ModelInvalid, ModelLoadFailed, ShuttingDown
+from autotuned.core.errors import EngineUnreachable, ModelInvalid, ModelLoadFailed, ShuttingDown, Unsupported
 from autotuned.core.model import LoadProgress, ModelEntry
 from autotuned.core.plan import LoadShape
 from autotuned.core.ports import Clock
@@ -43,6 +44,8 @@ from autotuned.engines.mlx.requests import MlxRequests
 from autotuned.engines.mlx.shape import applied_shape, footprint, worker_settings
 from autotuned.engines.prefix_file import PrefixFiles
 from autotuned.engines.process import WorkerProcess, fresh_socket_path, start_worker
+from autotuned.engines.stores.belonging import Places
+from autotuned.engines.stores.deletion import delete_model
 from autotuned.engines.stores.folders import NO_STORES, StoreFolders
 
 NAME = "mlx"
@@ -77,8 +80,10 @@ class MlxEngine:
         self._settings = settings
         self._clock = clock
         self._version = _installed(PACKAGE)
-        self._folders = ModelFolders(
-            engine=NAME, models_folder=paths.data / "models", folders=folders, stores=stores
+        models_folder = paths.data / "models"
+        self._folders = ModelFolders(engine=NAME, models_folder=models_folder, folders=folders, stores=stores)
+        self._places = Places(
+            models_folder=models_folder, registry=paths.registry_store, configured=folders, stores=stores
         )
         self._scan: asyncio.Task[tuple[ModelEntry, ...]] | None = None
         self._workers: set[WorkerProcess[WorkerLog]] = set()
@@ -214,6 +219,20 @@ class MlxEngine:
             prefix_files=prefix_files,
         )
 
+    async def pull(self, name: str, on_progress: Callable[[DownloadProgress], None]) -> Downloaded:
+        """Never: what it runs the daemon downloads."""
+        _ = on_progress
+        raise Unsupported(
+            f'MLX has no server that downloads models; leave the engine out: "autotunectl pull {name}".'
+        )
+
+    async def delete(self, entry: ModelEntry) -> int:
+        """See ``Engine.delete``: the whole folder goes."""
+        freed = await asyncio.to_thread(delete_model, entry, [Path(entry.path)], self._places)
+        if self._scan is not None and not self._scan.done():
+            await asyncio.wait([self._scan])  # it may have seen what is gone
+        return freed
+
     async def close(self) -> None:
         """Ends every worker, those that still load included."""
         self._is_closed = True
@@ -238,6 +257,11 @@ class MlxEngine:
             ) from error
         self._workers = {other for other in self._workers if not other.is_gone} | {worker}
         return worker
+
+
+def mlx_is_installed() -> bool:
+    """Whether models of MLX can run here."""
+    return _installed(PACKAGE) != ""
 
 
 @cache

@@ -97,11 +97,16 @@ def _bytes_by_type(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, int], ...]
 
 def _quantization(values: Mapping[str, Any], bytes_by_type: Sequence[tuple[str, int]]) -> str:
     """What mlx_lm wrote into the configuration, or the type of most bytes."""
+    return written_quantization(values) or (bytes_by_type[0][0] if bytes_by_type else "")
+
+
+def written_quantization(values: Mapping[str, Any]) -> str:
+    """What a configuration says of its model's weights, as in "4-bit"; "" where it says nothing."""
     bits = _quantization_values(values).get("bits")
-    if isinstance(bits, int):
-        mode = _quantization_values(values).get("mode", "affine")
-        return f"{bits}-bit" if mode == "affine" else f"{mode} {bits}-bit"
-    return bytes_by_type[0][0] if bytes_by_type else ""
+    if not isinstance(bits, int):
+        return ""
+    mode = _quantization_values(values).get("mode", "affine")
+    return f"{bits}-bit" if mode == "affine" else f"{mode} {bits}-bit"
 
 
 def _quantization_values(values: Mapping[str, Any]) -> Mapping[str, Any]:

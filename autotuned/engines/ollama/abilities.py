@@ -47,6 +47,7 @@ def capabilities_of(settings: OllamaSettings, features: Features, *, is_local: b
         prefills=True,
         continues_replies=False,
         is_local=is_local,
+        pulls=True,
         slots_count=settings.slots if settings.mode == MANAGED else 1,
         server_cache_type=KvCacheType(settings.kv_cache) if settings.mode == MANAGED else KvCacheType.F16,
         knobs=KNOBS if settings.mode == MANAGED else ATTACHED_KNOBS,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 
+from autotuned.core.engine import Finding, Severity
 from autotuned.engines.endpoint import Endpoint, EndpointInvalid
 
 DEFAULT_PORT = 11434
@@ -44,6 +45,17 @@ def listen_address(endpoint: Endpoint) -> str:
     """What a server is told in ``OLLAMA_HOST`` to listen there."""
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     return f"{host}:{endpoint.port}"
+
+
+def url_finding(error: EndpointInvalid) -> Finding:
+    """What is said where the configured address cannot be used."""
+    return Finding(
+        code="ollama-url-invalid",
+        severity=Severity.PROBLEM,
+        subject="ollama",
+        text=f"The address of Ollama cannot be used: {error}.",
+        advice="Set ollama.url to something like http://127.0.0.1:11434.",
+    )
 
 
 def _completed(text: str) -> str:

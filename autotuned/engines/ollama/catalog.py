@@ -52,6 +52,16 @@ class Catalog:
         """The model of this name."""
         return self._known.get(name)
 
+    def get_like(self, name: str) -> Known | None:
+        """The model of this name, whatever its case: the server tells none apart by it."""
+        wanted = name.lower()
+        return next((known for known in self.models if known.name.lower() == wanted), None)
+
+    def is_shared(self, name: str) -> bool:
+        """Whether another name has the same file."""
+        key = self.runner_key(name)
+        return any(known.name != name and known.runner_key == key for known in self.models)
+
     def runner_key(self, name: str) -> str:
         """What names the process that a model of the server runs in."""
         known = self._known.get(name)

@@ -1,6 +1,6 @@
 """Short questions to Ollama's server, and the shapes of its answers.
 
-``server``, ``catalog``, ``residents`` and ``loading`` ask; generations stream through ``requests``.
+``server``, ``catalog``, ``loading`` and ``pulling`` ask; generations stream through ``requests``.
 Invariant: an answer that is not what it should be is one of the exceptions here, or of ``http``.
 """
 
@@ -139,26 +139,29 @@ async def ask(
 ) -> _Answer:
     """The answer to one question; with a body it is a POST.
 
-    Raises ``Refused``, ``UnreadableStream``, ``ConnectionBroken``, and ``ConnectionSilent`` where the whole
-    takes longer than ``seconds``.
+    Raises ``UnreadableStream``, and what ``send`` raises.
     """
-    try:
-        async with asyncio.timeout(seconds):
-            status, content = await fetch(
-                endpoint,
-                "GET" if body is None else "POST",
-                target,
-                body or b"",
-                silence_seconds=seconds,
-            )
-    except TimeoutError as error:
-        raise ConnectionSilent(f"no answer within {seconds:g} seconds") from error
-    if status != OK:
-        raise Refused(status, error_text(content))
+    content = await send(endpoint, "GET" if body is None else "POST", target, body or b"", seconds=seconds)
     try:
         return msgspec.json.decode(content, type=kind)
     except UNREADABLE as error:
         raise UnreadableStream(str(error)) from error
+
+
+async def send(endpoint: Endpoint, method: str, target: str, body: bytes, *, seconds: float) -> bytes:
+    """What is answered, as it came.
+
+    Raises ``Refused``, ``ConnectionBroken``, and ``ConnectionSilent`` where the whole takes longer than
+    ``seconds``.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            status, content = await fetch(endpoint, method, target, body, silence_seconds=seconds)
+    except TimeoutError as error:
+        raise ConnectionSilent(f"no answer within {seconds:g} seconds") from error
+    if status != OK:
+        raise Refused(status, error_text(content))
+    return content
 
 
 def error_text(content: bytes) -> str:

@@ -14,7 +14,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from autotuned.core.engine import Capabilities, EngineResident, EngineState, EngineStatus, Finding, Severity
+from autotuned.core.download import Downloaded, DownloadProgress
+from autotuned.core.engine import Capabilities, EngineResident, EngineState, EngineStatus, Finding
 from autotuned.core.errors import ModelInvalid, ModelNotFound, ShuttingDown
 from autotuned.core.model import LoadProgress, ModelEntry
 from autotuned.core.plan import LoadShape
@@ -22,7 +23,7 @@ from autotuned.core.ports import Clock
 from autotuned.core.settings import OllamaSettings
 from autotuned.engines.endpoint import EndpointInvalid
 from autotuned.engines.ollama.abilities import capabilities_of
-from autotuned.engines.ollama.address import endpoint_of, is_loopback
+from autotuned.engines.ollama.address import endpoint_of, is_loopback, url_finding
 from autotuned.engines.ollama.body import Incarnation
 from autotuned.engines.ollama.catalog import Catalog
 from autotuned.engines.ollama.client import Running
@@ -31,6 +32,8 @@ from autotuned.engines.ollama.facts import Known
 from autotuned.engines.ollama.living import Living
 from autotuned.engines.ollama.loading import Answer, Loading
 from autotuned.engines.ollama.model import OllamaModel
+from autotuned.engines.ollama.names import listed_name
+from autotuned.engines.ollama.pulling import Pulling
 from autotuned.engines.ollama.requests import OllamaRequests
 from autotuned.engines.ollama.server import Server
 from autotuned.engines.ollama.shape import applied_shape, footprint_of
@@ -50,10 +53,18 @@ _log = logging.getLogger(__name__)
 
 
 class OllamaEngine:
-    """Models of an Ollama server. ``environment`` is the daemon's own where none is given."""
+    """Models of an Ollama server. ``environment`` is the daemon's own where none is given.
+
+    ``insecure_hosts`` are registries that it pulls from without TLS, beside those of this machine.
+    """
 
     def __init__(
-        self, *, settings: OllamaSettings, clock: Clock, environment: Mapping[str, str] | None = None
+        self,
+        *,
+        settings: OllamaSettings,
+        clock: Clock,
+        environment: Mapping[str, str] | None = None,
+        insecure_hosts: tuple[str, ...] = (),
     ) -> None:
         variables = os.environ if environment is None else environment
         self._settings = settings
@@ -63,7 +74,7 @@ class OllamaEngine:
         try:
             endpoint = endpoint_of(settings.url, variables)
         except EndpointInvalid as error:
-            self._url_finding = (_url_finding(error),)
+            self._url_finding = (url_finding(error),)
             endpoint = endpoint_of("", {})
         self._is_local = is_loopback(endpoint)
         self._server = Server(
@@ -79,6 +90,11 @@ class OllamaEngine:
             catalog=self._catalog,
             clock=clock,
             timeout_seconds=settings.load_timeout_seconds,
+        )
+        self._pulling = Pulling(
+            server=self._server,
+            silence_seconds=settings.silence_timeout_seconds,
+            insecure_hosts=insecure_hosts,
         )
         self._residents: tuple[Running, ...] = ()
         self._refreshing: asyncio.Task[None] | None = None
@@ -212,12 +228,38 @@ class OllamaEngine:
         self._living.add(model)
         return model
 
+    async def pull(self, name: str, on_progress: Callable[[DownloadProgress], None]) -> Downloaded:
+        """See ``Engine.pull``. Starts the server like a load does; ``models`` has the model at once."""
+        self._check_open()
+        await self._server.ready()
+        told = await self._pulling.pull(name, on_progress)
+        await self._look_anew()
+        known = self._catalog.get_like(listed_name(name))
+        size_bytes = max(told.total_bytes, known.size_bytes if known else 0)
+        return Downloaded(
+            model_id=known.name if known else listed_name(name),
+            engine=NAME,
+            size_bytes=size_bytes,
+            # Of layers that come in a moment it tells nothing, but of each that was there before.
+            fetched_bytes=told.fetched_bytes + size_bytes - told.total_bytes,
+        )
+
+    async def delete(self, entry: ModelEntry) -> int:
+        """See ``Engine.delete``. What another name shares with it stays, and frees nothing."""
+        self._check_open()
+        await self._server.ready()
+        is_shared = self._catalog.is_shared(entry.id)
+        was_there = await self._pulling.delete(entry.id)
+        await self._look_anew()
+        return entry.size_bytes if was_there and not is_shared else 0
+
     async def close(self) -> None:
         """Unloads what the daemon loaded into somebody else's server, and ends one that it started.
 
         What others had in memory before stays there.
         """
         self._is_closed = True
+        self._pulling.end()
         if not self._server.is_ours:
             await asyncio.gather(*(model.release() for model in self._living.all))
         await self._server.close()
@@ -245,6 +287,12 @@ class OllamaEngine:
         is_back = self._server.state is EngineState.READY and not self._is_listed
         if self._refreshed_at is None or now - self._refreshed_at >= FRESH_SECONDS or is_back:
             await self._look_within(PATIENCE_SECONDS)
+
+    async def _look_anew(self) -> None:
+        """Waits for a look that begins now: one that is under way may have seen what was before."""
+        if self._refreshing is not None and not self._refreshing.done():
+            await asyncio.wait([self._refreshing])
+        await self._look_within(self._settings.load_timeout_seconds)
 
     async def _look_within(self, seconds: float) -> None:
         """Waits for a look, until it has taken so long; it goes on."""
@@ -332,16 +380,6 @@ class OllamaEngine:
         self._unloads.add(unloading)
         unloading.add_done_callback(self._unloads.discard)
         await asyncio.shield(unloading)
-
-
-def _url_finding(error: EndpointInvalid) -> Finding:
-    return Finding(
-        code="ollama-url-invalid",
-        severity=Severity.PROBLEM,
-        subject=NAME,
-        text=f"The address of Ollama cannot be used: {error}.",
-        advice="Set ollama.url to something like http://127.0.0.1:11434.",
-    )
 
 
 def _expiry(text: str, now: float) -> float:

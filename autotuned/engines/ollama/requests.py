@@ -64,7 +64,7 @@ class OllamaRequests:
                 connected = True
                 if (status := await exchange.status()) != OK:
                     raise self._refusal(error_text(await exchange.read_all()), status, call)
-                async for line in _lines(exchange):
+                async for line in lines_of(exchange):
                     for event in reader.feed(line):
                         yield event
                     if reader.finished:
@@ -114,7 +114,7 @@ class OllamaRequests:
         return error
 
 
-async def _lines(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+async def lines_of(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The lines of a body; the last one may lack its end."""
     splitter = LineSplitter()
     while data := await exchange.read():

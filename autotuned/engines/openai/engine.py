@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 
+from autotuned.core.download import Downloaded, DownloadProgress
 from autotuned.core.engine import Capabilities, EngineResident, EngineState, EngineStatus
-from autotuned.core.errors import EngineUnreachable, ModelInvalid, ModelNotFound, ShuttingDown
+from autotuned.core.errors import EngineUnreachable, ModelInvalid, ModelNotFound, ShuttingDown, Unsupported
 from autotuned.core.model import LoadPhase, LoadProgress, ModelEntry
 from autotuned.core.plan import LoadShape
 from autotuned.core.ports import Clock
@@ -148,6 +149,17 @@ class OpenaiEngine:
         self._loaded = {each for each in self._loaded if not each.is_gone} | {model}
         on_progress(LoadProgress(LoadPhase.READY, self._clock.monotonic() - began_at))
         return model
+
+    async def pull(self, name: str, on_progress: Callable[[DownloadProgress], None]) -> Downloaded:
+        """Never: OpenAI's dialect has no word for it."""
+        _ = on_progress
+        raise Unsupported(
+            f'The servers of "{self._name}" cannot be told to download "{name}"; do it where they run.'
+        )
+
+    async def delete(self, entry: ModelEntry) -> int:
+        """Never: the models are of whoever runs the servers."""
+        raise Unsupported(f'"{entry.id}" lies with the servers of "{self._name}"; delete it where they run.')
 
     async def close(self) -> None:
         """Ends what runs and closes what is kept open."""
