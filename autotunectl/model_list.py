@@ -44,6 +44,8 @@ _COLUMNS = (
 )
 
 
+_DOWNLOADING = ("llamacpp", "mlx", "ollama")
+"""The engines that models can be downloaded for."""
 _NO_MODEL = 'There is no model; "autotunectl pull" downloads one, or add a .gguf file to the models folder.'
 
 
@@ -94,7 +96,10 @@ def _why_none(client: Client, name: str) -> str:
     engines = client.list_engines()
     for engine in engines:
         if engine.name == name:
-            return f"{one_line(name)} offers no model{_not_ready(engine)}."
+            why = _not_ready(engine)
+            if not why and name in _DOWNLOADING:
+                why = f'; "autotunectl pull NAME --engine {name}" downloads one'
+            return f"{one_line(name)} offers no model{why}."
     known = ", ".join(engine.name for engine in engines)
     raise FieldInvalid(
         f'--engine: there is no engine "{name}"; use one of: {known}.', metadata={"field": "engine"}

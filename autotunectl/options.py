@@ -62,12 +62,23 @@ def engine_option(text: str) -> Callable[[_Function], _Function]:
     return click.option("--engine", default="", metavar="NAME", help=text)
 
 
+class _Verb(click.Command):
+    """Names itself where the command line is wrong; click forgets to where an option lacks its value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
 def verb(name: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Declares a command that gets the session first. It returns an exit status, or None for 0."""
 
     def declare(function: Callable[..., Any]) -> click.Command:
         passing: Callable[..., Any] = click.pass_obj(function)
-        command = click.command(name, context_settings=CONTEXT_SETTINGS)(global_options(passing))
+        command = click.command(name, cls=_Verb, context_settings=CONTEXT_SETTINGS)(global_options(passing))
         command.params.sort(key=lambda parameter: parameter.name in {"address", "json"})  # its own first
         return command
 

@@ -172,6 +172,11 @@ def format_wrapped(fields: Sequence[tuple[str, str]], *, indent: int = 0, value_
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
+def wrapped(text: str) -> str:
+    """Sentences broken between words; no newline at the end."""
+    return textwrap.fill(one_line(text), WIDTH_COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
 def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
     padded = []
     for column, width, cell in zip(columns, widths, cells, strict=True):

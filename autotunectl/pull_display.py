@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from autotunectl.json_output import event_json
+from autotunectl.output import WIDTH_COLUMNS
 from autotunectl.pull_texts import (
     is_new_step,
     numbers_text,
@@ -114,11 +115,13 @@ class Bar:
             self._progress = None
 
     def _draw(self, progress: model_service_pb2.PullProgress) -> None:
+        bar = self._progress or _new_bar()
+        bar.console.width = _bar_columns()
         if self._progress is None:
-            self._progress = _new_bar()
-            self._progress.start()
-        (task,) = self._progress.task_ids or (self._progress.add_task("", total=None, numbers=""),)
-        self._progress.update(
+            self._progress = bar
+            bar.start()
+        (task,) = bar.task_ids or (bar.add_task("", total=None, numbers=""),)
+        bar.update(
             task,
             description=phase_text(progress),
             completed=progress.done_bytes,
@@ -126,6 +129,12 @@ class Bar:
             numbers=numbers_text(progress),
             refresh=True,
         )
+
+
+def _bar_columns() -> int:
+    """How wide it may be now: the "^C" that a terminal adds stays in its line, and goes with it."""
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns or WIDTH_COLUMNS
+    return max(1, columns - len("^C") - 1)
 
 
 def _new_bar() -> Progress:
@@ -139,7 +148,13 @@ def _new_bar() -> Progress:
         TextColumn(
             "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
         ),
-        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=10)),
+        BarColumn(
+            bar_width=None,
+            # The usual colours are those of an error.
+            complete_style="green",
+            pulse_style="green",
+            table_column=Column(ratio=1, min_width=10),
+        ),
         TextColumn("{task.fields[numbers]}", markup=False, table_column=Column(no_wrap=True)),
         console=Console(stderr=True, highlight=False),
         auto_refresh=False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from autotune.v1 import model_service_pb2
 
 from autotunectl.output import command_text, format_amount, format_bytes, format_seconds, one_line
-from autotunectl.plans import indented_wrapped
+from autotunectl.plans import indented, indented_wrapped
 
 _SHORT_SPAN_SECONDS = 60
 _PHASES = {
@@ -21,21 +21,26 @@ _PHASES = {
 
 
 def offer_text(offer: model_service_pb2.PullOffer) -> str:
-    """What would be downloaded, how much, where to; under it how it will fit. No newline at the end."""
+    """What would be downloaded; under it how much, where to, and how it will fit. No newline at the end."""
     what = one_line(offer.model)
-    if offer.source and offer.source != offer.model:
+    if offer.source and f"{offer.source}:latest" != offer.model != offer.source:
         what += f" from {one_line(offer.source)}"
     if offer.engine:
         what += f" for {one_line(offer.engine)}"
-    parts = [part for part in (offer.quantization, _size(offer), _place(offer)) if part]
+    # A folder is never broken, so that it can be copied.
+    lines = indented([("size", _size(offer)), *([("to", _place(offer))] if offer.folder else ())])
     reasons = indented_wrapped([("fit", reason.text) for reason in offer.reasons])
-    return f"{what}: {one_line(', '.join(parts))}.\n{reasons}".rstrip("\n")
+    return f"{what}\n{lines}{reasons}".rstrip("\n")
 
 
 def _size(offer: model_service_pb2.PullOffer) -> str:
-    size = format_bytes(offer.size_bytes)
+    size = format_bytes(offer.size_bytes) if offer.size_bytes else "unknown"
+    if offer.quantization:
+        size += f" as {offer.quantization}"
     if offer.files_count > 1:
         size += f" in {offer.files_count:,} files"
+    if not offer.size_bytes:
+        return size
     if not offer.missing_bytes:
         return f"{size}, all of it here already"
     if offer.missing_bytes < offer.size_bytes:
@@ -44,10 +49,9 @@ def _size(offer: model_service_pb2.PullOffer) -> str:
 
 
 def _place(offer: model_service_pb2.PullOffer) -> str:
-    if not offer.folder:
-        return ""
-    free = f" ({format_amount(offer.disk_free_bytes)} free)" if offer.HasField("disk_free_bytes") else ""
-    return f"to {offer.folder}{free}"
+    if not offer.HasField("disk_free_bytes"):
+        return offer.folder
+    return f"{offer.folder} ({format_amount(offer.disk_free_bytes)} free)"
 
 
 def phase_text(progress: model_service_pb2.PullProgress) -> str:

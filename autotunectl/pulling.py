@@ -9,12 +9,12 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import click
 from autotune.errors import Internal, ModelTooLarge
 
 from autotunectl import exits
+from autotunectl.asking import agrees
 from autotunectl.chat.turn import ctrl_c_calls
-from autotunectl.output import one_line, printable
+from autotunectl.output import one_line, wrapped
 from autotunectl.pull_display import display_for
 from autotunectl.pull_texts import pull_command, pulled_line
 
@@ -41,7 +41,7 @@ def pull_and_tell(session: Session, client: Client, model: str, engine: str, *, 
     except ModelTooLarge as error:
         if not session.can_ask:
             raise _with_advice(error) from None
-        if not agrees(error, model):
+        if not agrees_to_too_large(session, error, model):
             session.note(NOTHING_CAME)
             return exits.DONE
         yes = True
@@ -79,9 +79,10 @@ def pull(
     raise Internal("The daemon ended the download without a result; its log has more.")
 
 
-def agrees(error: ModelTooLarge, model: str) -> bool:
+def agrees_to_too_large(session: Session, error: ModelTooLarge, model: str) -> bool:
     """Asks whether a model that does not fit is wanted all the same. Raises Abort at Ctrl-C."""
-    return click.confirm(f"{printable(error.message)} Download {one_line(model)} all the same?", err=True)
+    session.note(wrapped(error.message))
+    return agrees(f"Download {one_line(model)} all the same?")
 
 
 def _with_advice(error: ModelTooLarge) -> ModelTooLarge:

@@ -63,7 +63,7 @@ def render(listing: RegistryList, *, verbose: bool = False, style: Style = PLAIN
     text = format_table(_COLUMNS, [_row(model) for model in listing.models], style)
     if listing.problems:
         problems = "".join(f"  {one_line(problem)}\n" for problem in listing.problems)
-        text += f"\nIn {one_line(listing.own_file)} was left out:\n{problems}"
+        text += f"\nYour own file of models has mistakes:\n{problems}"
     if verbose:
         text += "".join(_details(model) for model in listing.models)
         if listing.own_file:

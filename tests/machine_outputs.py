@@ -95,7 +95,7 @@ def _row(machine: RecordedMachine) -> str:
 
 def _details(machine: RecordedMachine) -> str:
     return (
-        f"<details><summary>{machine.title}</summary>\n\n```console\n$ autotunectl hardware\n"
+        f"<details><summary>{machine.title}</summary>\n\n```text\n$ autotunectl hardware\n"
         f"{hardware_text(machine)}$ autotunectl recommend\n{recommend_text(machine, UseCase.CHAT)}```\n\n"
         "</details>\n"
     )

@@ -13,7 +13,7 @@ from autotune.errors import ModelTooLarge
 from autotunectl.output import one_line
 from autotunectl.pull_display import display_for
 from autotunectl.pull_texts import here_text
-from autotunectl.pulling import NOTHING_CAME, STOPPED, agrees, pull
+from autotunectl.pulling import NOTHING_CAME, STOPPED, agrees_to_too_large, pull
 from autotunectl.recommendations import choice_text, nothing_fits_text
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def pull_in_chat(session: Session, client: Client, name: str) -> str:
     try:
         pulled = pull(client, name, "", display, allow_too_large=False)
     except ModelTooLarge as error:
-        if not _agrees(error, name):
+        if not _agrees(session, error, name):
             return f"{NOTHING_CAME}\n"
         pulled = pull(client, name, "", display, allow_too_large=True)
     if pulled is None:
@@ -48,8 +48,8 @@ def _picks(client: Client) -> str:
     return f"{choice_text(response.recommendations)}/pull NAME downloads one of them.\n"
 
 
-def _agrees(error: ModelTooLarge, name: str) -> bool:
+def _agrees(session: Session, error: ModelTooLarge, name: str) -> bool:
     try:
-        return agrees(error, name)
+        return agrees_to_too_large(session, error, name)
     except click.Abort:
         return False

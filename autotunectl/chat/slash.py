@@ -16,6 +16,7 @@ from autotune.chat import PROFILES
 
 from autotunectl.chat.conversation import Conversation, export_json, history_text, markdown
 from autotunectl.chat.numbers import conversation_numbers
+from autotunectl.output import format_wrapped
 
 COMMANDS = {
     "/help": ("", "show this list"),
@@ -82,10 +83,9 @@ class Slash:
 
     def _help(self, _argument: str) -> str:
         lines = [(f"{name} {usage}".strip(), text) for name, (usage, text) in COMMANDS.items()]
-        width = max(len(usage) for usage, _ in lines)
         return (
-            "".join(f"{usage:<{width}}  {text}\n" for usage, text in lines)
-            + "Ctrl-C stops an answer, Alt-Enter begins a new line. Double a / to send text that begins so.\n"
+            f"{format_wrapped(lines)}Ctrl-C stops an answer, Alt-Enter begins a new line.\n"
+            "Double a / to send text that begins so.\n"
         )
 
     def _new(self, _argument: str) -> str:

@@ -6,6 +6,7 @@ import click
 from autotune.v1 import model_service_pb2, system_service_pb2
 
 from autotunectl import exits
+from autotunectl.asking import agrees
 from autotunectl.json_output import message_json
 from autotunectl.options import verb
 from autotunectl.output import format_amount
@@ -47,8 +48,8 @@ def _agrees(model: str, snapshot: system_service_pb2.Snapshot) -> bool:
         return True
     what = f"{_count(count)} ({format_amount(snapshot.saved_prefixes_bytes)})"
     if model:
-        return click.confirm(f"Delete those of {model}, of {what} in all?", err=True)
-    return click.confirm(f"Delete {what}?", err=True)
+        return agrees(f"Delete those of {model}, of {what} in all?")
+    return agrees(f"Delete {what}?")
 
 
 def render(model: str, response: model_service_pb2.DeletePrefixesResponse) -> str:

@@ -15,10 +15,10 @@ from autotunectl.session import Session
 def command(session: Session, registry: bool, engine: str, verbose: bool) -> None:
     """List the models as ls does, or with --registry those to download.
 
-    "autotunectl ls --help" explains the list. Of a model to download, PARAMETERS has in brackets those that
-    compute one token, where they are not all; SIZE is its smallest download; SCORE, 0 to 100, is over many
-    tests. "autotunectl pull" takes MODEL. With --verbose the list has each model's names where it comes from,
-    which a pull takes, too, its context and layers, and what the figures come from.
+    "autotunectl ls --help" explains the list of ls. In that of models to download, which "autotunectl pull"
+    takes by their names under MODEL, the PARAMETERS in brackets are those that compute one token, where that
+    is not all of them; SIZE is the smallest download; SCORE goes from 0 to 100, over many tests. With
+    --verbose each model has its other names, its context and layers, and where each figure comes from.
     """
     if not registry:
         from autotunectl.model_list import show_models

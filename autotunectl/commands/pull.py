@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotunectl import exits
+from autotunectl.asking import chosen_number
 from autotunectl.json_output import message_json
 from autotunectl.options import engine_option, verb
 from autotunectl.pulling import FLAGS, NOTHING_CAME, pull_and_tell
@@ -58,13 +59,7 @@ def _propose(session: Session, client: Client, engine: str, *, yes: bool) -> int
         return exits.REFUSED
     if not session.can_ask:
         raise click.UsageError("Nobody is there to choose; name one of them")
-    number: int = click.prompt(
-        f"Which one? 1 to {len(choices)}, Enter for none",
-        type=click.IntRange(0, len(choices)),
-        default=0,
-        show_default=False,
-        err=True,
-    )
+    number = chosen_number(len(choices))
     if not number:
         session.note(NOTHING_CAME)
         return exits.DONE

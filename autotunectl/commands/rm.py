@@ -8,6 +8,7 @@ import click
 from autotune.v1 import model_pb2, model_service_pb2
 
 from autotunectl import exits
+from autotunectl.asking import agrees
 from autotunectl.json_output import message_json
 from autotunectl.options import engine_option, verb
 from autotunectl.output import format_amount, format_bytes, format_wrapped, one_line
@@ -43,7 +44,7 @@ def command(session: Session, model: str, engine: str, yes: bool) -> int:
 
 def _agrees(client: Client, model: str, engine: str) -> bool:
     found = client.get_model(model, engine)
-    return click.confirm(question_text(found, engine), err=True)
+    return agrees(question_text(found, engine))
 
 
 def question_text(model: model_pb2.Model, engine: str = "") -> str:

@@ -75,7 +75,7 @@ class ModelNotFound(AutotuneError):
             silence = "they do not answer" if " and " in away else "it does not answer"
             hints.append(f"Models of {away} are missing, because {silence}.")
         elif not engine and not hints[0]:
-            hints.append("add a .gguf file to the models folder.")
+            hints.append(f'"autotunectl pull {model}" downloads one of this name, if there is one.')
         hint = " ".join(filter(None, (*hints, listing)))
         super().__init__(f"{missing}; {hint[:1].lower()}{hint[1:]}", model=model, suggestion=suggestion)
 

@@ -73,9 +73,10 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A graphics processor. ``memory_bytes`` is its own; one that is ``unified`` has a share of the RAM.
+    """A graphics processor. One that is ``unified`` reads the RAM.
 
-    ``free_bytes`` is None where nobody tells.
+    ``memory_bytes`` is its own, or what firmware took from the RAM for it. ``free_bytes`` of it is None
+    where nobody tells.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Models that could be downloaded, as values: what the registry file says of each.
 
-``storage.registry`` reads them, ``policy.recommend`` scores them, ``services.registry`` lists them.
+``storage.registry`` reads them, ``policy.recommend`` scores them, ``services.recommend`` lists them.
 Invariant: what the file does not tell is None, 0 or empty; nothing is filled in.
 """
 

@@ -1,6 +1,6 @@
 """Names of ARM cores, which Linux tells by number alone.
 
-``hardware.cpu`` asks. The numbers are fields of MIDR_EL1; sources: Linux arch/arm64/include/asm/cputype.h
+``hardware.cpuinfo`` asks. The numbers are fields of MIDR_EL1; sources: Linux arch/arm64/include/asm/cputype.h
 and the technical reference manuals of the cores.
 """
 

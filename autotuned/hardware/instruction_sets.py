@@ -1,6 +1,6 @@
 """The instruction sets that matter for inference, by the names that each system has for them.
 
-``hardware.cpu`` asks with the flags of /proc/cpuinfo, ``hardware.apple`` with the variables of macOS.
+``hardware.cpuinfo`` asks with the flags of /proc/cpuinfo, ``hardware.apple`` with the variables of macOS.
 Everybody else sees one name for each. Sources: Linux arch/x86/include/asm/cpufeatures.h,
 Documentation/arch/arm64/elf_hwcaps.rst; sysctl(8) of macOS.
 """

@@ -1,6 +1,6 @@
 """Power and heat as Linux tells them under /sys.
 
-``hardware.linux`` reads them each time. Invariant: heat is what the kernel's own trip points say of zones
+``hardware.reader`` reads them each time. Invariant: heat is what the kernel's own trip points say of zones
 that are a processor's. A machine without such is UNKNOWN, and so is the power of one that has neither battery
 nor plug.
 """

@@ -1,6 +1,6 @@
 """Measures how fast all cores together read memory.
 
-``hardware.bandwidth`` asks, once in the life of a machine. Invariant: takes about a fifth of a second, and at
+``hardware.reader`` asks, once in the life of a machine. Invariant: takes about a fifth of a second, and at
 most 256 MiB (a server with an enormous cache: twice that cache) and an eighth of what is available, which is
 given back before it returns. The C library searches the memory while the interpreter's lock is free: other
 threads go on.

@@ -1,7 +1,8 @@
 """What makers say of GPUs that do not tell it themselves: names and memory bandwidths, from a data file.
 
 ``hardware.apple``, ``hardware.drm`` and ``hardware.nvidia`` look things up. Invariant: what is not in the
-file is unknown; each line of it names its source.
+file is unknown; each line of it has the addresses of its sources, and where the figure was computed what was
+read there: the data rate of a pin and the width.
 """
 
 from __future__ import annotations

@@ -56,13 +56,18 @@ def capacity_of(reading: MemoryReading) -> int:
     return min(capacity, reading.wired_limit_bytes) if reading.wired_limit_bytes else capacity
 
 
+def margin_of(reading: MemoryReading, configured_bytes: int) -> int:
+    """Bytes that a load leaves free: what is configured, at most a sixth of the memory."""
+    return min(configured_bytes, reading.total_bytes // LARGEST_MARGIN_DIVISOR)
+
+
 def budget_of(situation: Situation) -> Budget:
-    """The budget of a load now. The margin is at most a sixth of the memory."""
+    """The budget of a load now."""
     reading = situation.memory.reading
     return Budget(
         free_bytes=reading.available_bytes + situation.loaded_freed_bytes - situation.memory.reserved_bytes,
         evictable_bytes=evictable_bytes(situation.memory.residents),
-        margin_bytes=min(situation.defaults.margin_bytes, reading.total_bytes // LARGEST_MARGIN_DIVISOR),
+        margin_bytes=margin_of(reading, situation.defaults.margin_bytes),
         capacity_bytes=capacity_of(reading),
         swap_bytes=reading.swap_free_bytes,
     )

@@ -7,15 +7,16 @@ has its reason; and there is always one kind that an engine uses.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from autotuned.core.engine import EngineState, EngineStatus
 from autotuned.core.hardware import Bandwidth, Gpu, GpuVendor, Hardware
 from autotuned.core.memory import MemoryView
 from autotuned.core.plan import Reason
-from autotuned.policy.fit import LARGEST_MARGIN_DIVISOR
+from autotuned.policy.fit import margin_of
 from autotuned.policy.residency import evictable_bytes
 from autotuned.policy.wording import size
 
@@ -25,6 +26,8 @@ SYSTEM_SHARE_DIVISOR = 16
 # What driver, display and the runtime of the engine take of a GPU's own memory.
 GPU_SYSTEM_BYTES = 512 << 20
 GPU_SYSTEM_SHARE_DIVISOR = 25
+# What firmware sets aside of the RAM for integrated graphics unasked; more than that is meant for models.
+MOST_CARVED_OUT_BYTES = 4 << 30
 CPU = "CPU"
 
 
@@ -40,8 +43,9 @@ class Place(Enum):
 class PlaceBudget:
     """What models may take of one kind of memory.
 
-    ``capacity_bytes`` when other programs take what they usually take; ``available_bytes`` now, with the
-    margin left free and idle models counted as gone. ``is_used``: an engine that is ready computes there.
+    ``capacity_bytes`` when other programs take what they usually take; ``available_bytes`` now: of RAM with
+    the margin left free and idle models counted as gone, of a GPU what its driver calls free. ``is_used``: an
+    engine that is ready computes there.
     """
 
     place: Place
@@ -53,6 +57,14 @@ class PlaceBudget:
     is_used: bool = True
 
 
+def not_now(budget: PlaceBudget) -> Reason:
+    """That a model which would fit there does not at the moment, and how to make room."""
+    room = '"autotunectl hardware" tells which applications to close'
+    if budget.place is Place.GPU:
+        room = "unload models from the GPU, or close programs that use it"
+    return Reason("not-now", f"Now only {size(budget.available_bytes)} can be had; {room}.")
+
+
 def computes_on_gpu(statuses: Sequence[EngineStatus]) -> bool:
     """Whether one of these engines of the machine is ready and uses a GPU where there is one.
 
@@ -61,11 +73,17 @@ def computes_on_gpu(statuses: Sequence[EngineStatus]) -> bool:
     return any(status.state is EngineState.READY and status.accelerator != CPU for status in statuses)
 
 
+def places_of(budgets: Sequence[PlaceBudget], status: EngineStatus) -> tuple[PlaceBudget, ...]:
+    """The budgets without those of GPUs that this engine does not use."""
+    uses_gpu = computes_on_gpu([status])
+    return tuple(budget for budget in budgets if uses_gpu or budget.place is not Place.GPU)
+
+
 def place_budgets(
     hardware: Hardware, memory: MemoryView, *, margin_bytes: int, uses_gpu: bool
 ) -> tuple[PlaceBudget, ...]:
     """The budgets, those of GPUs first; at least that of the RAM, ``UNIFIED`` where a GPU computes there."""
-    margin = min(margin_bytes, memory.reading.total_bytes // LARGEST_MARGIN_DIVISOR)
+    margin = margin_of(memory.reading, margin_bytes)
     budgets = [_main_budget(hardware, memory, margin, uses_gpu=uses_gpu)]
     budgets += [
         _gpu_budget(gpus, uses_gpu=uses_gpu)
@@ -80,7 +98,8 @@ def place_budgets(
 
 
 def _has_memory(gpu: Gpu) -> bool:
-    return not gpu.unified and gpu.memory_bytes > 0
+    """Whether it has memory that is no longer the RAM's, and enough of it for models."""
+    return gpu.memory_bytes > (MOST_CARVED_OUT_BYTES if gpu.unified else 0)
 
 
 def _main_budget(hardware: Hardware, memory: MemoryView, margin_bytes: int, *, uses_gpu: bool) -> PlaceBudget:
@@ -133,22 +152,29 @@ def _gpu_budget(gpus: Sequence[Gpu], *, uses_gpu: bool) -> PlaceBudget:
     total = sum(gpu.memory_bytes for gpu in gpus)
     taken = sum(_driver_bytes(gpu) for gpu in gpus)
     free = sum(_free_bytes(gpu) for gpu in gpus)
-    slowest = min(gpus, key=lambda gpu: gpu.bandwidth.bytes_per_second)
-    names = list(dict.fromkeys(gpu.name for gpu in gpus))
-    name = f"{len(gpus)} x {names[0]}" if len(gpus) > 1 and len(names) == 1 else " + ".join(names)
+    counts = Counter(gpu.name for gpu in gpus)
     text = f"{size(total)}, less {size(taken)} for the driver and the display."
     reasons = [Reason("driver", text)]
     if not uses_gpu:
         reasons.append(GPU_UNUSED)
     return PlaceBudget(
         place=Place.GPU,
-        name=name,
+        name=" + ".join(name if count == 1 else f"{count} x {name}" for name, count in counts.items()),
         capacity_bytes=total - taken,
         available_bytes=min(free, total - taken),
-        bandwidth=slowest.bandwidth,
+        bandwidth=_joint_bandwidth(gpus),
         reasons=tuple(reasons),
         is_used=uses_gpu,
     )
+
+
+def _joint_bandwidth(gpus: Sequence[Gpu]) -> Bandwidth:
+    """Of GPUs that have layers in proportion to their memory, which a token passes one after the other."""
+    slowest = min(gpus, key=lambda gpu: gpu.bandwidth.bytes_per_second).bandwidth
+    if not slowest.bytes_per_second:
+        return slowest
+    seconds = sum(gpu.memory_bytes / gpu.bandwidth.bytes_per_second for gpu in gpus)
+    return replace(slowest, bytes_per_second=round(sum(gpu.memory_bytes for gpu in gpus) / seconds))
 
 
 GPU_UNUSED = Reason(

@@ -1,6 +1,7 @@
 """How fast a download goes, and how long it still takes.
 
-``services.pulls`` asks with the latest progress. Invariant: a pause makes the rate fall, never negative.
+``services.shared_pull`` asks with the latest progress. Invariant: a pause makes the rate fall, never
+negative.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from autotuned.core.plan import Reason
 from autotuned.core.registry import RegistryModel
-from autotuned.policy.places import PlaceBudget
+from autotuned.policy.places import GPU_UNUSED, PlaceBudget, not_now
 from autotuned.policy.quality import rank_of
 from autotuned.policy.recommendation import Recommendation, is_permissive
 from autotuned.policy.use_cases import DEMANDS, UseCase
@@ -43,7 +43,7 @@ def of_all(budgets: Sequence[PlaceBudget], *, picks: Sequence[Recommendation]) -
     found = list(_idle(budgets))
     restricted = [pick for pick in picks if not is_permissive(pick.model.license)]
     if restricted:
-        names = listed([f"{pick.model.name} ({pick.model.license})" for pick in restricted])
+        names = listed([f"{pick.model.name} ({pick.model.license or 'unknown'})" for pick in restricted])
         found.append(Reason("license", f"Read the license before other than private use: {names}."))
     if any(pick.tokens_per_second for pick in picks):
         found.append(
@@ -55,7 +55,10 @@ def of_all(budgets: Sequence[PlaceBudget], *, picks: Sequence[Recommendation]) -
         )
     elif picks:
         found.append(
-            Reason("bandwidth-unknown", "Speeds cannot be estimated: the bandwidth of the memory is unknown.")
+            Reason(
+                "bandwidth-unknown",
+                "Speeds cannot be estimated: the bandwidth of the memory is unknown. It was taken to be low.",
+            )
         )
     return tuple(dict.fromkeys(found))
 
@@ -72,7 +75,7 @@ def of_none(budgets: Sequence[PlaceBudget], smallest: tuple[RegistryModel, int] 
 
 
 def _idle(budgets: Sequence[PlaceBudget]) -> tuple[Reason, ...]:
-    return tuple(why for budget in budgets for why in budget.reasons if why.code == "gpu-unused")
+    return tuple(why for budget in budgets for why in budget.reasons if why == GPU_UNUSED)
 
 
 def _quality(pick: Recommendation, use_case: UseCase) -> Reason:
@@ -133,7 +136,7 @@ def _against(pick: Recommendation, best: Recommendation) -> Reason:
         if ratio >= 1.1:  # noqa: PLR2004 - a tenth is the least that anybody notices
             parts.append(f"is about {ratio:.1f} times as fast")
         elif ratio <= 0.9:  # noqa: PLR2004 - the same
-            parts.append(f"is slower, at about {rate(pick.tokens_per_second)}")
+            parts.append(f"is slower (about {rate(pick.tokens_per_second)})")
     lighter = best.footprint.total_bytes - pick.footprint.total_bytes
     if lighter >= best.footprint.total_bytes // 10:
         parts.append(f"takes {size(lighter)} less memory")
@@ -145,14 +148,8 @@ def _against(pick: Recommendation, best: Recommendation) -> Reason:
 
 
 def _now(pick: Recommendation) -> list[Reason]:
-    required, available = pick.footprint.total_bytes, pick.budget.available_bytes
-    if required <= available:
-        return []
-    text = (
-        f"Now only {size(available)} can be had: close programs first, or it runs with a smaller context; "
-        '"autotunectl hardware" tells which.'
-    )
-    return [Reason("not-now", text)]
+    is_room = pick.footprint.total_bytes <= pick.budget.available_bytes
+    return [] if is_room else [not_now(pick.budget)]
 
 
 def rate(tokens_per_second: float) -> str:

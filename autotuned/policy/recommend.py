@@ -7,9 +7,13 @@ arithmetic; the first has the highest score, and each has its reasons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
+from autotuned.core.hardware import Bandwidth
+from autotuned.core.memory import Footprint
+from autotuned.core.model import ModelFacts
 from autotuned.core.registry import RegistryModel, RegistrySize
 from autotuned.policy import reasons_recommend as reasons
 from autotuned.policy.places import Place, PlaceBudget
@@ -31,6 +35,16 @@ INSTALLED_BONUS = 1.03
 RESTRICTED_MALUS = 0.97
 # Beside a GPU a processor reads prompts so slowly that even a better model has to be much better.
 BESIDE_GPU_MALUS = 0.8
+# What memory whose bandwidth nobody tells is taken to give where models are compared, and nowhere else: about
+# as much as the slowest that is usual does (two channels of DDR4-2400: 38 GB/s; Apple's M1: 68 GB/s; NVIDIA's
+# RTX 3050 with 6 GB: 168 GB/s).
+SLOW_MEMORY: Mapping[Place, Bandwidth] = MappingProxyType(
+    {
+        Place.RAM: Bandwidth(bytes_per_second=35 * 10**9),
+        Place.UNIFIED: Bandwidth(bytes_per_second=70 * 10**9),
+        Place.GPU: Bandwidth(bytes_per_second=150 * 10**9),
+    }
+)
 # An alternative is worth a line when it is at least so much faster, or takes so little of the memory.
 FASTER_RATIO = 1.5
 SMALLER_RATIO = 0.6
@@ -87,10 +101,20 @@ def _best_of(model: RegistryModel, demand: Demand, circumstances: Circumstances)
         candidate
         for size in model.sizes
         if size.of != MLX and pull_name_of(model, size)
-        for budget in circumstances.budgets
-        if budget.is_used and (candidate := _candidate(model, size, budget, demand, circumstances))
+        for budget in _places(size, circumstances)
+        if (candidate := _candidate(model, size, budget, demand, circumstances))
     ]
     return max(found, key=lambda each: each.score, default=None)
+
+
+def _places(size: RegistrySize, circumstances: Circumstances) -> list[PlaceBudget]:
+    """Where an engine that would run this download computes."""
+    leaves_gpu = size.of in circumstances.beside_gpu
+    return [
+        budget
+        for budget in circumstances.budgets
+        if budget.is_used and not (leaves_gpu and budget.place is Place.GPU)
+    ]
 
 
 def _candidate(
@@ -104,21 +128,16 @@ def _candidate(
     facts, quality = facts_of(model, size), quality_of(model, demand)
     if facts is None or quality is None:
         return None
-    context = min(demand.context_tokens, model.train_context_tokens or demand.context_tokens)
-    whole, smaller = footprint_at(
-        facts,
-        context,
-        circumstances.defaults,
-        circumstances.memory,
-        on_gpu=budget.place is not Place.RAM,
-    )
+    whole, smaller = _footprints(facts, demand, circumstances, budget.place)
     footprint = whole if whole.total_bytes <= budget.capacity_bytes else smaller
     if footprint.total_bytes > budget.capacity_bytes:
         return None
-    speed = decode_tokens_per_second(decoding_of(model, size.size_bytes), budget.place, budget.bandwidth)
+    decoding = decoding_of(model, size.size_bytes)
+    speed = decode_tokens_per_second(decoding, budget.place, budget.bandwidth)
+    compared = speed or decode_tokens_per_second(decoding, budget.place, SLOW_MEMORY[budget.place])
     name = pull_name_of(model, size)
     installed = circumstances.installed.get(name, "")
-    score = worth(quality, size.quantization) * suits(speed, demand, thinks=model.thinks)
+    score = worth(quality, size.quantization) * suits(compared, demand, thinks=model.thinks)
     score *= INSTALLED_BONUS if installed else 1.0
     score *= 1.0 if is_permissive(model.license) else RESTRICTED_MALUS
     score *= BESIDE_GPU_MALUS if _is_beside_gpu(budget, circumstances) else 1.0
@@ -128,7 +147,7 @@ def _candidate(
         pull_name=name,
         budget=budget,
         footprint=footprint,
-        context_tokens=context,
+        context_tokens=_context_of(facts, demand),
         tokens_per_second=speed,
         quality=quality,
         score=min(score, 100.0),
@@ -145,13 +164,11 @@ def _is_beside_gpu(budget: PlaceBudget, circumstances: Circumstances) -> bool:
 
 
 def suits(tokens_per_second: float, demand: Demand, *, thinks: bool) -> float:
-    """How far a speed suits a use, 0 to 1; where it cannot be estimated, as if it were the half speed.
+    """How far a speed suits a use, 0 to 1.
 
     It falls fast below the half speed, and hardly rises where nobody waits any more.
     """
-    speed = tokens_per_second or demand.half_speed
-    if thinks:
-        speed /= demand.thinking_ratio
+    speed = tokens_per_second / demand.thinking_ratio if thinks else tokens_per_second
     return speed**2 / (speed**2 + demand.half_speed**2)
 
 
@@ -196,10 +213,14 @@ def _smallest(
     """Of those that fit nowhere the one that takes least, with what that would be."""
     found = []
     for model in models:
-        sizes = [size for size in model.sizes if size.of != MLX and pull_name_of(model, size)]
-        needs = [_required_bytes(model, size, demand, circumstances) for size in sizes]
-        if needs and not any(_fits(need, circumstances.budgets) for need in needs):
-            found.append((min(needs), model.id, model))
+        needs = [
+            (_required_bytes(model, size, demand, circumstances, budget.place), budget.capacity_bytes)
+            for size in model.sizes
+            if size.of != MLX and pull_name_of(model, size)
+            for budget in _places(size, circumstances)
+        ]
+        if needs and all(required > capacity for required, capacity in needs):
+            found.append((min(needs)[0], model.id, model))
     if not found:
         return None
     needed, _, smallest = min(found)
@@ -207,15 +228,27 @@ def _smallest(
 
 
 def _required_bytes(
-    model: RegistryModel, size: RegistrySize, demand: Demand, circumstances: Circumstances
+    model: RegistryModel, size: RegistrySize, demand: Demand, circumstances: Circumstances, place: Place
 ) -> int:
     facts = facts_of(model, size)
     if facts is None:
         return size.size_bytes
-    context = min(demand.context_tokens, model.train_context_tokens or demand.context_tokens)
-    _, smaller = footprint_at(facts, context, circumstances.defaults, circumstances.memory, on_gpu=False)
+    _, smaller = _footprints(facts, demand, circumstances, place)
     return smaller.total_bytes
 
 
-def _fits(required_bytes: int, budgets: Sequence[PlaceBudget]) -> bool:
-    return any(budget.is_used and required_bytes <= budget.capacity_bytes for budget in budgets)
+def _footprints(
+    facts: ModelFacts, demand: Demand, circumstances: Circumstances, place: Place
+) -> tuple[Footprint, Footprint]:
+    """With the context of the use, or all that the model has: with the largest cache, and with a smaller."""
+    return footprint_at(
+        facts,
+        _context_of(facts, demand),
+        circumstances.defaults,
+        circumstances.memory,
+        on_gpu=place is not Place.RAM,
+    )
+
+
+def _context_of(facts: ModelFacts, demand: Demand) -> int:
+    return min(demand.context_tokens, facts.train_context_tokens or demand.context_tokens)

@@ -21,13 +21,15 @@ PERMISSIVE = ("APACHE", "MIT", "BSD")
 class Circumstances:
     """What a recommendation depends on beside the models.
 
-    ``installed`` are ids of models that are here by the names under which they could be pulled.
+    ``installed`` are ids of models that are here by the names under which they could be pulled. Downloads of
+    the sources in ``beside_gpu`` would be run by an engine that leaves the GPU alone, though another uses it.
     """
 
     budgets: tuple[PlaceBudget, ...]
     memory: MemoryView
     defaults: ShapeDefaults
     installed: Mapping[str, str]
+    beside_gpu: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

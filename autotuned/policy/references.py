@@ -75,7 +75,7 @@ def is_same(name: str, reference: Reference) -> bool:
         return False
     if other.source is Source.HUGGING_FACE:
         return other.name.lower() == reference.name.lower()
-    return _shortest(other.name) == _shortest(reference.name)
+    return shortest(other.name) == shortest(reference.name)
 
 
 def tagged(name: str) -> str:
@@ -83,8 +83,8 @@ def tagged(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def _shortest(name: str) -> str:
-    """The name with its tag, and without what is usual before it."""
+def shortest(name: str) -> str:
+    """The name of a registry with its tag, and without what is usual before it: one for each model."""
     return tagged(name).removeprefix(_USUAL_HOST).removeprefix(_USUAL_NAMESPACE)
 
 
@@ -103,6 +103,8 @@ def _of_hub(text: str, typed: str) -> Reference:
 
 def _of_registry(text: str) -> Reference:
     name = text.removeprefix("https://").removeprefix("http://")
+    if name != text and name.count("/") != 2:  # noqa: PLR2004 - an address has a host, a namespace and a model
+        name = text
     if not _REGISTRY_NAME.fullmatch(name) or name.startswith(_OF_OTHERS):
         raise FieldInvalid(
             FIELD,

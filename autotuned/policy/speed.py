@@ -24,7 +24,10 @@ MIXTURE_REACHED_RATIO = 0.6
 # Of what architectures the files are mixtures of experts: "moe" is in the name of most. Some of llama.cpp's
 # and MLX's are called otherwise.
 MIXTURE = "moe"
-OTHER_MIXTURES = ("dbrx", "deepseek", "gpt-oss", "grok", "kimi", "llama4", "minimax", "mixtral", "qwen3next")
+OTHER_MIXTURES = (
+    "arctic", "dbrx", "deepseek", "dots1", "gpt-oss", "grok", "jamba", "kimi", "llama4", "minimax", "mixtral",
+    "qwen3next", "smallthinker",
+)  # fmt: skip
 # What a layer takes beside reading it: starting kernels, waiting for all threads.
 LAYER_SECONDS: Mapping[Place, float] = MappingProxyType(
     {Place.RAM: 0.10e-3, Place.UNIFIED: 0.14e-3, Place.GPU: 0.04e-3}

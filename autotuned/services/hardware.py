@@ -15,9 +15,9 @@ from autotuned.core.plan import Fit
 from autotuned.core.ports import HardwareProbe, RegistryFile
 from autotuned.core.registry import RegistryModel
 from autotuned.policy.applications import Closing, closings
-from autotuned.policy.fit import LARGEST_MARGIN_DIVISOR, capacity_of
+from autotuned.policy.fit import capacity_of, margin_of
 from autotuned.policy.installed import known_model
-from autotuned.policy.places import PlaceBudget, computes_on_gpu, place_budgets
+from autotuned.policy.places import PlaceBudget, computes_on_gpu, place_budgets, places_of
 from autotuned.policy.situation import ShapeDefaults
 from autotuned.policy.speed import installed_tokens_per_second
 from autotuned.services.catalogue import look_again
@@ -99,7 +99,7 @@ class HardwareReports:
         fits = tuple(self._fit(listing, room, registry.models) for listing in listings)
         known = [(each.model_id, each.fit) for each in fits if each.fit is not None]
         reading = room.memory.reading
-        margin = min(self._margin_bytes, reading.total_bytes // LARGEST_MARGIN_DIVISOR)
+        margin = margin_of(reading, self._margin_bytes)
         return HardwareReport(
             hardware=room.hardware,
             reading=reading,
@@ -112,7 +112,8 @@ class HardwareReports:
         entry, fit = listing.entry, self._models.fit_of(listing.entry)
         if fit is None or entry.facts is None:
             return InstalledFit(model_id=listing.model.id, engine=entry.engine, fit=None)
+        places = places_of(room.budgets, self._models.engine_of(entry).status())
         speed = installed_tokens_per_second(
-            entry.facts, fit.required_bytes, known_model(entry, registry), room.budgets
+            entry.facts, fit.required_bytes, known_model(entry, registry), places
         )
         return InstalledFit(model_id=listing.model.id, engine=entry.engine, fit=fit, tokens_per_second=speed)

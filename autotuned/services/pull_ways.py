@@ -1,7 +1,8 @@
 """Who downloads a model, and under which name: the server of an engine that can, or the daemon itself.
 
-``services.pulls`` asks for each pull. Invariant: an engine that somebody names is taken, or refused with why;
-where nobody names one, a server that is ready comes before the daemon's own store.
+``services.pulls`` asks for each pull, ``services.recommend`` who it would be. Invariant: an engine that
+somebody names is taken, or refused with why; where nobody names one, a server that is ready comes before the
+daemon's own store.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from autotuned.core.engine import EngineState
 from autotuned.core.errors import EngineUnreachable, FieldInvalid, Unsupported
 from autotuned.core.model import EMBEDDED_ENGINE
 from autotuned.core.ports import Engine
-from autotuned.policy.references import tagged
+from autotuned.policy.references import shortest, tagged
 from autotuned.policy.registry_facts import MLX
 from autotuned.policy.routing import AUTO
 
@@ -33,7 +34,7 @@ class Way:
     def key(self) -> tuple[str, str]:
         """Equal for those who share one download."""
         is_tagged = self.reference.source is Source.OLLAMA_REGISTRY
-        text = tagged(self.reference.text) if is_tagged else self.reference.text
+        text = shortest(self.reference.text) if is_tagged else self.reference.text
         return (text, self.engine.name if self.engine else "")
 
     @property
@@ -52,17 +53,22 @@ def chosen_way(reference: Reference, asked: str, engines: Sequence[Engine], pref
         return Way(reference=reference, engine=None, asked_engine=asked)
     if asked:
         return Way(reference=reference, engine=_named(engines, asked), asked_engine=asked)
-    own = reference.source is Source.HUGGING_FACE or prefer == EMBEDDED_ENGINE
-    server = None if own else next(filter(_pulls_here, _by_preference(engines, prefer)), None)
-    return Way(reference=reference, engine=server, asked_engine="")
+    return Way(reference=reference, engine=usual_server(reference.source, engines, prefer), asked_engine="")
+
+
+def usual_server(source: Source, engines: Sequence[Engine], prefer: str) -> Engine | None:
+    """The server that downloads where nobody names an engine; None where the daemon does, for llama.cpp."""
+    if source is Source.HUGGING_FACE or prefer == EMBEDDED_ENGINE:
+        return None
+    return next(filter(_pulls_here, _by_preference(engines, prefer)), None)
 
 
 def require_engine(way: Way, offer: Offer) -> None:
     """Raises ``Unsupported`` where the files are for another engine than was asked for."""
     if way.engine is None and way.asked_engine and offer.engine != way.asked_engine:
         raise Unsupported(
-            f"{way.reference.text} is for the engine {offer.engine}, not for {way.asked_engine}; leave the "
-            "engine out."
+            f"{way.reference.text} is for the engine {offer.engine}, not for {way.asked_engine}; "
+            f'"autotunectl pull {way.reference.text}" downloads it for that one.'
         )
 
 

@@ -22,6 +22,7 @@ from autotuned.log import fields
 from autotuned.policy.download_fit import Wanted, checked
 from autotuned.policy.installed import is_of_repository
 from autotuned.policy.mlx_names import resolved
+from autotuned.policy.places import places_of
 from autotuned.policy.recommend import pull_name_of
 from autotuned.policy.references import is_same, parsed
 from autotuned.policy.registry_facts import MLX, facts_of
@@ -167,6 +168,8 @@ class Pulls:
         if not offer.missing_bytes:
             return ()  # it is here already
         room = await self._reports.room()
+        runs_on = next((each for each in self._models.engines if each.name == offer.engine), None)
+        budgets = places_of(room.budgets, runs_on.status()) if runs_on else room.budgets
         registry = (await self._recommender.registry()).models
         known = next((each for each in registry if _is_known(each, reference)), None)
         facts = None
@@ -181,10 +184,10 @@ class Pulls:
             model_id=offer.model_id, weights_bytes=offer.weights_bytes, facts=facts, suggestion=""
         )
         try:
-            return checked(wanted, room.budgets, self._defaults, room.memory, allow_too_large=allow_too_large)
+            return checked(wanted, budgets, self._defaults, room.memory, allow_too_large=allow_too_large)
         except ModelTooLarge:
             wanted = replace(wanted, suggestion=await self._suggestion())
-            return checked(wanted, room.budgets, self._defaults, room.memory, allow_too_large=allow_too_large)
+            return checked(wanted, budgets, self._defaults, room.memory, allow_too_large=allow_too_large)
 
     async def _suggestion(self) -> str:
         """The name of a model that fits; "" where there is none."""
@@ -199,7 +202,14 @@ class Pulls:
                     is_its = entry.engine == downloaded.engine and is_of_repository(entry, reference.name)
                     if is_its and entry.id.rpartition("/")[2] == downloaded.model_id.rpartition("/")[2]:
                         return listing
-        return await self._models.get(downloaded.model_id, downloaded.engine)
+        try:
+            return await self._models.get(downloaded.model_id, downloaded.engine)
+        except ModelNotFound as error:
+            raise ModelNotFound.elsewhere(
+                downloaded.model_id,
+                f'"{downloaded.model_id}" came, but {downloaded.engine} does not list it: it was deleted '
+                "meanwhile, or does not generate text, as models for embeddings; choose another model.",
+            ) from error
 
     def _refuse_when_stopping(self) -> None:
         if self._stopping:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from autotuned.core.download import Source
+from autotuned.core.model import EMBEDDED_ENGINE
 from autotuned.core.ports import RegistryFile
 from autotuned.core.registry import Registry
 from autotuned.policy.installed import installed_names
-from autotuned.policy.places import PlaceBudget
-from autotuned.policy.recommend import recommend
+from autotuned.policy.places import PlaceBudget, computes_on_gpu
+from autotuned.policy.recommend import HUGGING_FACE, OLLAMA, recommend
 from autotuned.policy.recommendation import Circumstances, Recommendations
 from autotuned.policy.situation import ShapeDefaults
 from autotuned.policy.use_cases import UseCase
 from autotuned.services.hardware import HardwareReports
 from autotuned.services.models import Models
+from autotuned.services.pull_ways import usual_server
+
+_SOURCES = {OLLAMA: Source.OLLAMA_REGISTRY, HUGGING_FACE: Source.HUGGING_FACE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,14 @@ class Recommender:
             memory=room.memory,
             defaults=self._defaults,
             installed=installed_names(registry.models, [listing.model for listing in listings]),
+            beside_gpu=frozenset(name for name, source in _SOURCES.items() if not self._uses_gpu(source)),
         )
         recommendations = await asyncio.to_thread(recommend, registry.models, use_case, circumstances)
         return Advice(recommendations=recommendations, budgets=room.budgets)
+
+    def _uses_gpu(self, source: Source) -> bool:
+        """Whether the engine that would run what is pulled from there computes on a GPU."""
+        engines = self._models.engines
+        server = usual_server(source, engines, self._models.prefer)
+        name = server.name if server else EMBEDDED_ENGINE
+        return computes_on_gpu([engine.status() for engine in engines if engine.name == name])

@@ -9,7 +9,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from autotuned.core.errors import AutotuneError, EngineUnreachable, FieldInvalid, ModelNotFound, Unsupported
+from autotuned.core.errors import (
+    AutotuneError,
+    EngineUnreachable,
+    FieldInvalid,
+    ModelNotFound,
+    StorageFull,
+    Unsupported,
+)
 from autotuned.core.model import ModelEntry
 from autotuned.core.plan import Reason
 from autotuned.log import fields
@@ -53,7 +60,7 @@ class Removal:
             try:
                 await self._models.unload(entry.id, entry.engine)
                 freed_bytes += await self._catalogue.engine(entry.engine).delete(entry)
-            except (Unsupported, EngineUnreachable, ModelNotFound) as error:
+            except (Unsupported, EngineUnreachable, ModelNotFound, StorageFull) as error:
                 refusals.append((entry, error))
             else:
                 gone.append(entry)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from autotuned.core.download import Downloaded, DownloadPhase, DownloadProgress, Offer, Reference
-from autotuned.core.errors import ShuttingDown, SourceDenied, SourceUnreachable
+from autotuned.core.errors import ShuttingDown, SourceDenied, SourceUnreachable, Unsupported
 from autotuned.core.ports import Clock, Download, Downloader, Engine
 from autotuned.policy import rate
 
@@ -128,12 +128,12 @@ class SharedPull:
                 await download.close()
 
     async def _find(self) -> Download | None:
-        """An engine's server may reach what this daemon does not."""
+        """An engine's server may reach what this daemon does not, and run what no engine of its own does."""
         if self._engine is not None and not self._engine.capabilities().is_local:
             return None
         try:
             return await self._downloader.find(self._reference)
-        except (SourceUnreachable, SourceDenied):
+        except (SourceUnreachable, SourceDenied, Unsupported):
             if self._engine is None:
                 raise
             return None

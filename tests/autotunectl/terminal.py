@@ -20,6 +20,7 @@ from pexpect.fdpexpect import fdspawn
 PATIENCE_SECONDS = 30
 COLUMNS = 80
 CTRL_C = "\x03"
+CTRL_D = "\x04"
 ENTER = "\r"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # The terminal must be the process's own for the kernel to turn Ctrl-C into a signal to it.

@@ -62,6 +62,10 @@ def test_the_last_address_wins(ctl, daemon):
         (["chatt"], 'There is no command "chatt"; did you mean "chat"?'),
         (["xyzzy"], 'There is no command "xyzzy"; "autotunectl --help" lists them.'),
         (["ps", "--foo"], "No such option '--foo'; \"autotunectl ps --help\" explains it."),
+        (
+            ["pull", "--engine"],
+            "Option '--engine' requires an argument; \"autotunectl pull --help\" explains it.",
+        ),
         (["load"], "Missing argument 'MODEL'; \"autotunectl load --help\" explains it."),
         (
             ["chat", "--seed", "x", "q"],

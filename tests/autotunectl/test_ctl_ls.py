@@ -129,6 +129,10 @@ def test_an_engine_without_models_says_why(ctl, three_engines):
         "lmstudio offers no model: it is unreachable, nothing answers at http://127.0.0.1:1234.\n"
     )
     assert json.loads(ctl("ls", "--engine", "lmstudio", "--json").out)["models"] == []
+    three_engines.engines.append(engine("mlx"))
+    assert ctl("mlx", "list").err == (
+        'mlx offers no model; "autotunectl pull NAME --engine mlx" downloads one.\n'
+    )
 
 
 def test_an_engine_that_there_is_not_is_a_sentence(ctl, three_engines):

@@ -90,6 +90,8 @@ def test_a_name_that_stands_for_nothing_is_no_such_model(ctl, with_mlx):
     with_mlx.sources = []
     result = ctl("mlx", "resolve", "zzz")
     assert (result.status, result.out) == (4, "")
-    assert result.err == "No MLX repository is known for zzz; name one as hf:publisher/repository.\n"
+    assert result.err == (
+        'No MLX repository is known for "zzz"; name one as in "hf:mlx-community/Qwen3-8B-4bit".\n'
+    )
     result = ctl("mlx", "resolve", "zzz", "--json")
     assert (result.status, json.loads(result.out)["sources"]) == (4, [])

@@ -29,7 +29,9 @@ PATIENCE_SECONDS = 30.0
 HERE = "qwen3:8b is here; talk to it: autotunectl chat --model qwen3:8b\n"
 LINES = """\
 Asking what there is.
-qwen3:8b for ollama: Q4_K_M, 4.0 GiB in 2 files, 3.0 GiB of it still to come, to /models (100.0 GiB free).
+qwen3:8b for ollama
+  size     4.0 GiB as Q4_K_M in 2 files, 3.0 GiB of it still to come
+  to       /models (100.0 GiB free)
   fit      It will take 5.1 GiB, by its size alone, of the 16.0 GiB of RAM.
 Downloading 4.0 GiB, 1.0 GiB of it here.
 50 %: 2.0 GiB of 4.0 GiB · 40.0 MiB/s · 1 min 15 s left.
@@ -86,7 +88,7 @@ def test_what_each_file_of_a_model_goes_through_is_no_line(ctl, daemon):
         yield pulled(request.model)
 
     daemon.pull_script = script
-    assert ctl("pull", "qwen3:8b").err.splitlines()[2:] == [
+    assert ctl("pull", "qwen3:8b").err.splitlines()[4:] == [
         "Downloading 4.0 GiB, 1.0 MiB of it here.",
         "50 %: 2.0 GiB of 4.0 GiB · 40.0 MiB/s · 1 min 15 s left.",
         "Finishing.",
@@ -272,12 +274,23 @@ def test_an_offer_says_only_what_is_known():
     def text(**fields: object) -> str:
         return offer_text(model_service_pb2.PullOffer(model="x", **fields))
 
-    assert text() == "x: -, all of it here already."
-    assert text(size_bytes=GIB, missing_bytes=GIB, source="hf:a/x") == "x from hf:a/x: 1.0 GiB."
-    assert (
-        text(size_bytes=GIB, missing_bytes=GIB, folder="/m", disk_free_bytes=0)
-        == "x: 1.0 GiB, to /m (0 B free)."
-    )
+    assert text() == "x\n  size     unknown"
+    assert text(size_bytes=GIB) == "x\n  size     1.0 GiB, all of it here already"
+    assert text(size_bytes=GIB, missing_bytes=GIB, source="hf:a/x") == "x from hf:a/x\n  size     1.0 GiB"
+    assert text(folder="/m", disk_free_bytes=0).endswith("\n  to       /m (0 B free)")
+    assert text(folder="/m").endswith("\n  to       /m")
+
+
+@pytest.mark.parametrize("source", ["lab/x", "lab/x:latest", ""])
+def test_an_offer_names_no_source_that_says_the_same_as_the_model(source):
+    offered = model_service_pb2.PullOffer(model="lab/x:latest", source=source, size_bytes=GIB)
+    assert offer_text(offered).splitlines()[0] == "lab/x:latest"
+
+
+def test_a_folder_stays_in_one_line_so_that_it_can_be_copied():
+    folder = "/Volumes/Library/Application Support/" + "autotune/registry/" * 4
+    offered = model_service_pb2.PullOffer(model="x", folder=folder)
+    assert f"  to       {folder}" in offer_text(offered).splitlines()
 
 
 def test_a_command_is_one_that_can_be_copied():

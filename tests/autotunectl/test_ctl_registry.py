@@ -68,7 +68,7 @@ def test_all_pages_are_walked(ctl, daemon):
 def test_what_is_wrong_with_the_own_file_is_said(ctl, daemon):
     daemon.registry_problems = ["mine: it has no license; add one."]
     assert ctl("models", "--registry").out.endswith(
-        "\nIn /config/registry.toml was left out:\n  mine: it has no license; add one.\n"
+        "\nYour own file of models has mistakes:\n  mine: it has no license; add one.\n"
     )
     assert json.loads(ctl("models", "--registry", "--json").out)["problems"] == daemon.registry_problems
 

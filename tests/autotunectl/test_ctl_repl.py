@@ -161,7 +161,8 @@ def test_help_lists_every_command():
     text = command(Conversation(), "/help")
     for name, (usage, explanation) in COMMANDS.items():
         assert f"{name} {usage}".strip() in text
-        assert explanation in text
+        assert explanation in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_new_forgets_and_history_shows():

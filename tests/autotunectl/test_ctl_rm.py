@@ -84,6 +84,7 @@ def test_a_person_is_asked_at_the_terminal(two_copies, reply, status, last_line)
         ended, text = person.end()
     assert ended == status
     assert last_line is None or person.lines(text)[-1] == last_line
+    assert text.endswith("\r\n")
     assert "Traceback" not in text
     assert len(deleted(two_copies)) == (1 if reply.startswith("y") else 0)
 

@@ -133,6 +133,8 @@ def braked(processes: Sequence[psutil.Process]) -> Iterator[None]:
                 process.suspend()
 
     thread = threading.Thread(target=brake, name="brake")
+    for process in processes:  # at once: an answer may take no longer than the first round
+        process.suspend()
     thread.start()
     try:
         yield

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from autotuned.core.errors import StorageFull
+from autotuned.engines.downloads.part import file_bytes
 from tests.engines.downloading import blob, content, is_bare, part, pull, reference
 from tests.engines.processes import descendants
 from tests.fakes.scripted_registry import HANG, reply, scripted_registry
@@ -85,17 +86,16 @@ async def test_a_download_that_does_not_fit_is_refused_before_its_first_byte(
     with pytest.raises(StorageFull) as caught:
         await download.fetch(lambda _step: None)
     found = re.fullmatch(
-        r"The download needs ([\d,]+) bytes and leaves ([\d,]+) free, which is ([\d,]+); the disk of (.+) has "
-        r"([\d,]+); free ([\d,]+) bytes, pull again\.",
+        r"The download needs ([\d,.]+) MiB and 16,384\.0 GiB have to stay free, but the disk of (.+) has "
+        r"([\d,.]+) GiB; free ([\d,.]+) GiB and pull again\.",
         caught.value.message,
     )
-    needs, margin, required, free, lacking = (int(found[n].replace(",", "")) for n in (1, 2, 3, 5, 6))
-    assert needs == missing_bytes == download.offer.size_bytes
-    assert margin == 1 << 44
-    assert required == needs + margin
-    assert free == pytest.approx(free_bytes, rel=0.2)
-    assert lacking == required - free
-    assert found[4] == str(paths.registry_store)
+    needs, free, lacking = (float(found[n].replace(",", "")) for n in (1, 3, 4))
+    assert needs == pytest.approx(missing_bytes / 2**20, abs=0.05)
+    assert missing_bytes == download.offer.size_bytes
+    assert free == pytest.approx(free_bytes / 2**30, rel=0.2)
+    assert lacking == pytest.approx((1 << 14) - free, abs=0.2)
+    assert found[2] == str(paths.registry_store)
     assert registry.asked(registry.model_digest) == []
     assert not paths.registry_store.exists()
 
@@ -201,3 +201,12 @@ async def test_a_model_whose_files_are_not_all_here_has_no_name(make_downloader,
         await pull(make_downloader(registry.url), "some")
     assert not (paths.registry_store / "manifests").exists()
     assert not is_bare(paths.registry_store)
+
+
+def test_only_a_regular_file_has_a_size(tmp_path):
+    file, dangling = tmp_path / "file", tmp_path / "dangling"
+    file.write_bytes(bytes(7))
+    (tmp_path / "link").symlink_to(file)
+    dangling.symlink_to(tmp_path / "nothing")
+    sizes = [file_bytes(path) for path in (file, tmp_path / "link", dangling, tmp_path, tmp_path / "nothing")]
+    assert sizes == [7, 7, -1, -1, -1]

@@ -231,11 +231,12 @@ async def test_a_folder_of_mlx_goes_whole(mlx, own):
     assert await engine.delete(found["tiny"]) == 0
 
 
-async def test_a_folder_of_mlx_with_another_model_in_it_stays(mlx, own):
+@pytest.mark.parametrize("name", ["other.gguf", "other.GGUF"])
+async def test_a_folder_of_mlx_with_another_model_in_it_stays(mlx, own, name):
     folder = mlx_folder(own / "tiny")
-    (folder / "other.gguf").write_bytes(content("other"))
+    (folder / name).write_bytes(content("other"))
     engine, found = mlx()
-    with pytest.raises(Unsupported, match=r'has another model in it; move ".*other.gguf" elsewhere first'):
+    with pytest.raises(Unsupported, match=rf'has another model in it; move ".*{name}" elsewhere first'):
         await engine.delete(found["tiny"])
     assert (folder / "config.json").exists()
 
@@ -257,6 +258,17 @@ async def test_a_repository_of_the_hub_goes_whole(mlx, hub):
     assert await engine.delete(found["mlx-community/tiny"]) == sum(map(len, files.values()))
     assert not hub.repository("mlx-community/tiny").exists()
     assert set(mlx()[1]) == set(found) - {"mlx-community/tiny"}
+
+
+async def test_a_gguf_file_in_the_same_repository_of_the_hub_stays(mlx, engine, hub):
+    files = {"config_json": QUANTIZED, "model_safetensors": b"weights", "tokenizer_json": b"{}"}
+    snapshot = hub.snapshot("mlx-community/tiny", "r1", sub__tiny_GGUF=content("tiny"), **files)
+    mlx_engine, found = mlx()
+    assert await mlx_engine.delete(found["mlx-community/tiny"]) == sum(map(len, files.values()))
+    entry = (await models(engine))["tiny"]
+    assert entry.path == str(snapshot / "sub" / "tiny.GGUF")
+    assert await engine.delete(entry) == len(content("tiny"))
+    assert not hub.repository("mlx-community/tiny").exists()
 
 
 async def test_other_folders_of_mlx_are_their_owners(mlx, tmp_path):

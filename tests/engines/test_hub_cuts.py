@@ -104,7 +104,7 @@ async def test_a_line_that_stays_silent_ends_with_words_and_the_next_pull_goes_o
 async def test_a_hub_that_is_gone_is_told_with_its_name(case):
     with cutting_proxy(1) as proxy:
         case.settings |= {"huggingface_url": proxy.url, "patience_seconds": 1.0}
-    gone = r"^127\.0\.0\.1:\d+ cannot be asked: the connection to "
+    gone = r"^127\.0\.0\.1:\d+ cannot be asked: there is no connection to it "
     with pytest.raises(SourceUnreachable, match=gone):
         await case.find(EXAMPLE)
 

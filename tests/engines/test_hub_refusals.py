@@ -2,6 +2,7 @@
 
 import pytest
 
+from autotuned.core.download import Reference, Source
 from autotuned.core.errors import (
     DownloadCorrupt,
     FieldInvalid,
@@ -11,6 +12,7 @@ from autotuned.core.errors import (
     StorageFull,
     Unsupported,
 )
+from tests.engines.downloading import reference
 from tests.engines.hub_case import EXAMPLE, MLX, Case, pocket_mlx
 from tests.engines.store_files import content
 from tests.fakes.hub import FakeHub, Fault
@@ -43,6 +45,21 @@ async def test_a_repository_that_is_not_there(case, token):
         f'There is no repository "someone/Nothing" at {case.hub.url}, or it is private; check the name, or set '
         "HF_TOKEN to a token that may read it."
     )
+
+
+@pytest.mark.parametrize("text", [None, "no certificate"])
+@pytest.mark.parametrize(
+    "wanted",
+    [reference("some"), Reference(source=Source.HUGGING_FACE, name=EXAMPLE)],
+    ids=["registry", "hub"],
+)
+async def test_certificates_that_cannot_be_read_are_no_fault_of_the_disk(case, wanted, text):
+    certificates = case.folder / "certificates.pem"
+    if text is not None:
+        certificates.write_text(text)
+    case.environment["SSL_CERT_FILE"] = str(certificates)
+    with pytest.raises(SourceUnreachable, match=r"certificates cannot be read .*; correct SSL_CERT_FILE"):
+        await case.downloader.find(wanted)
 
 
 async def test_a_private_repository_is_given_to_its_token(case):
@@ -175,7 +192,7 @@ async def test_a_file_that_is_not_the_promised_one_is_removed(case, file):
 async def test_a_disk_without_room_is_told_before_the_first_byte(case):
     case.settings["disk_margin_mib"] = 1 << 24
     download = await case.find(EXAMPLE)
-    with pytest.raises(StorageFull, match=r"free [\d,]+ bytes, pull again\.$"):
+    with pytest.raises(StorageFull, match=r"free [\d,.]+ GiB and pull again\.$"):
         await download.fetch(case.steps.append)
     assert case.hub.asked("cdn") == []
     assert not case.cache.exists()

@@ -1,11 +1,13 @@
 """Deleting models from the cache of Hugging Face's libraries: what goes, what stays, what is refused."""
 
 import asyncio
+import os
 
 import pytest
 from filelock import FileLock
 from huggingface_hub import scan_cache_dir
 
+from autotuned.engines.downloads.hub_cache import HubCache
 from autotuned.engines.stores.files import Notes
 from autotuned.engines.stores.hub_removal import delete_hub_files
 from autotuned.engines.stores.huggingface import gguf_files
@@ -28,6 +30,14 @@ def hub(tmp_path):
 def case(tmp_path):
     with FakeHub() as fake:
         yield Case(fake, tmp_path)
+
+
+@pytest.fixture
+def umask():
+    """The one of this process as before: a download changes that of its worker."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 def everything(folder):
@@ -112,6 +122,18 @@ def test_parts_of_a_download_under_way_stay(hub):
         assert delete_hub_files(hub.folder, [path]) == len(content())
     assert part.exists()
     assert listed(hub.folder) == []
+
+
+@pytest.mark.usefixtures("umask")
+def test_between_two_files_of_a_download_its_first_one_stays(hub):
+    path = hub.file(NAME, "a" * 40, "one.gguf", content())
+    first = hub.repository(NAME) / "blobs" / "abc"
+    first.write_bytes(bytes(1000))
+    with HubCache(hub.folder, NAME, "b" * 40).in_use():
+        assert delete_hub_files(hub.folder, [path]) == len(content())
+        assert first.exists()
+    assert delete_hub_files(hub.folder, [path]) == 1000
+    assert not hub.repository(NAME).exists()
 
 
 @pytest.mark.parametrize(

@@ -443,5 +443,6 @@ async def test_a_list_that_is_not_complete_is_not_taken_for_all_there_is(server,
         assert engine.status().state is EngineState.STARTING
         assert engine.status().detail == "it has not told all of its models yet"
         await server.order("clear")
+        await engine.refresh()  # joins the look that hung, if that is still under way
         await engine.refresh()
         assert engine.status().state is EngineState.READY

@@ -17,7 +17,7 @@ from autotuned.core.errors import (
     StorageFull,
     Unsupported,
 )
-from autotuned.engines.ollama.names import is_on_this_machine, listed_name, registry_host
+from autotuned.engines.ollama.names import listed_name, registry_host
 from autotuned.engines.ollama.pull_answers import PullReader, pull_problem
 from tests.engines.ollama_servers import connected
 from tests.engines.scripted_server import HEAD, LAST_CHUNK, chunk
@@ -139,32 +139,19 @@ def test_names_are_those_of_its_list(name, listed, host):
     assert (listed_name(name), registry_host(name)) == (listed, host)
 
 
-@pytest.mark.parametrize(
-    ("host", "is_here"),
-    [
-        *[
-            (host, True)
-            for host in ("localhost", "LOCALHOST:5000", "127.0.0.1", "127.8.0.1:80", "[::1]:5000")
-        ],
-        *[(host, False) for host in ("registry.ollama.ai", "10.0.0.1:5000", "localhost.example", "")],
-    ],
-)
-def test_what_is_on_this_machine(host, is_here):
-    assert is_on_this_machine(host) is is_here
-
-
 async def test_only_registries_of_this_machine_and_those_that_are_named_go_without_tls(tmp_path, clock):
-    named, other, here = "10.255.255.1:5000", "registry.example", f"127.0.0.1:{free_port()}"
+    other, here = "registry.example", f"127.0.0.1:{free_port()}"
+    with_port, any_port = "10.255.255.1:5000", "10.255.255.2"
     async with (
         running_ollama(tmp_path) as server,
-        connected(server.url, clock, insecure_hosts=(named,)) as engine,
+        connected(server.url, clock, insecure_hosts=(with_port, any_port)) as engine,
     ):
-        for host in (named, other, here):
+        for host in (with_port, f"{any_port}:5000", other, here):
             await server.order("error", path="/api/pull", message="gone", after=0)
             with pytest.raises(SourceUnreachable, match="gone"):
                 await engine.pull(f"{host}/lab/tiny", lambda _: None)
         bodies = [each["body"] for each in (await server.page())["bodies"] if each["path"] == "/api/pull"]
-    assert [body.get("insecure", False) for body in bodies] == [True, False, True]
+    assert [body.get("insecure", False) for body in bodies] == [True, True, False, True]
 
 
 async def test_what_comes_in_a_moment_was_fetched_though_nothing_was_told(clock):

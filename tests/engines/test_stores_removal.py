@@ -1,5 +1,6 @@
 """Deleting a model of our own store: what goes with it, and what somebody may still need stays."""
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -123,6 +124,24 @@ def test_what_was_fetched_for_nobody_goes_after_a_week(store, delete):
         young.name,
         "a note of somebody's",
     }
+
+
+def test_a_download_that_ends_meanwhile_keeps_nothing_here(store, delete, monkeypatch):
+    store.model(f"{PUBLIC}/one:8b", DATA)
+    part = store.folder / "blobs" / f"sha256-{'a' * 64}.part"
+    part.write_bytes(b"half")
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def slow_scandir(folder):
+        with scandir(folder) as found:
+            listed = list(found)
+        part.unlink(missing_ok=True)
+        yield listed
+
+    monkeypatch.setattr(os, "scandir", slow_scandir)
+    delete("one:8b")
+    assert not store.path(DATA).exists()
 
 
 async def test_a_deletion_waits_while_another_model_gets_its_name(store, delete):

@@ -73,6 +73,9 @@ def test_a_mac_with_a_processor_of_intel():
         ("Apple M5 Max", 18, 36, specified(460)),
         ("Apple M5 Max", 18, 128, specified(614)),
         ("Apple M5 Max", 18, 96, Bandwidth()),  # not sold: nobody says
+        ("Apple M5 Ultra", 36, 256, specified(1200)),
+        ("Apple M6", 12, 16, specified(153)),
+        ("Apple M6", 12, 32, specified(170)),
         ("Apple M9", 8, 16, Bandwidth()),
         ("Apple M1 (Virtual)", 4, 8, Bandwidth()),
     ],

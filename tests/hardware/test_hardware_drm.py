@@ -178,6 +178,6 @@ def test_every_line_of_the_table_has_a_name_and_a_source():
         keys = [tuple(line.get(key) for key in KEYS) for line in lines]
         assert len(set(keys)) == len(keys), maker
         for line in lines:
-            assert line["source"]
+            assert all(source.startswith("https://") for source in line["source"].split("; "))
             assert line.get("chip") or line["name"]
             assert line.get("unified") or line["gigabytes_per_second"] > 0

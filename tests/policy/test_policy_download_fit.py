@@ -17,16 +17,18 @@ from tests.policy.invented import GIB, MEMORY, budget, model
 
 KNOWN = model("m")
 FACTS = facts_of(KNOWN, KNOWN.sizes[0])
+# Of which the planner lets a model have next to nothing: the budgets alone decide.
+LITTLE = replace(MEMORY, reading=replace(MEMORY.reading, total_bytes=1 << 20))
 
 
 def wanted(weights_gib=4.0, facts=None, **changes):
     return Wanted(model_id="m:8b", weights_bytes=int(weights_gib * GIB), facts=facts, **changes)
 
 
-def fit(want, *budgets, defaults=DEFAULTS, allow_too_large=False):
+def fit(want, *budgets, defaults=DEFAULTS, memory=LITTLE, allow_too_large=False):
     return [
         (reason.code, reason.text)
-        for reason in checked(want, budgets, defaults, MEMORY, allow_too_large=allow_too_large)
+        for reason in checked(want, budgets, defaults, memory, allow_too_large=allow_too_large)
     ]
 
 
@@ -34,7 +36,9 @@ def test_a_known_model_is_reckoned_with_a_first_message_in_it():
     ((code, text),) = fit(wanted(facts=FACTS), budget(16))
     assert code == "fits"
     assert text.startswith("It will take 4.")
-    assert text.endswith(" with a context of 4,096 tokens, of the 16.0 GiB of unified memory.")
+    assert text.endswith(
+        " with a context of 4,096 tokens, of the 16.0 GiB that a model may take of unified memory."
+    )
 
 
 def test_its_own_context_may_be_shorter():
@@ -45,7 +49,10 @@ def test_its_own_context_may_be_shorter():
 def test_of_an_unknown_one_the_size_tells():
     ((code, text),) = fit(wanted(10), budget(16))
     assert code == "fits"
-    assert text == "It will take about 11.5 GiB, by its size alone, of the 16.0 GiB of unified memory."
+    assert (
+        text
+        == "It will take about 11.5 GiB, by its size alone, of the 16.0 GiB that a model may take of unified memory."
+    )
 
 
 def test_what_never_fits_is_refused_with_what_would_fit():
@@ -67,13 +74,47 @@ def test_without_a_suggestion_the_sentence_ends_before_it():
 def test_who_insists_gets_it_and_is_told():
     ((code, text),) = fit(wanted(20), budget(16, Place.RAM), allow_too_large=True)
     assert code == "too-large"
-    assert text == ("It will take about 22.5 GiB, by its size alone, more than the 16.0 GiB of RAM.")
+    assert text == (
+        "It will take about 22.5 GiB, by its size alone, more than the 16.0 GiB that a model may take of RAM."
+    )
+
+
+def test_what_leaves_others_little_but_would_load_is_no_refusal():
+    memory = replace(MEMORY, reading=replace(MEMORY.reading, total_bytes=24 * GIB))
+    ((code, text),) = fit(wanted(20), budget(20, Place.RAM), memory=memory)
+    assert code == "tight"
+    assert text == (
+        "It will take about 22.5 GiB, by its size alone, which leaves other programs less than they usually "
+        "take: close nearly everything else before it loads."
+    )
+    with pytest.raises(ModelTooLarge):
+        fit(wanted(21), budget(20, Place.RAM), memory=memory)
+    with pytest.raises(ModelTooLarge):
+        fit(wanted(20), budget(20, Place.GPU), memory=memory)
 
 
 def test_the_first_memory_that_holds_it_is_told():
     found = (budget(8, Place.GPU), budget(32, Place.RAM))
-    assert fit(wanted(4), *found)[0][1].endswith("of the 8.0 GiB of GPU.")
-    assert fit(wanted(10), *found)[0][1].endswith("of the 32.0 GiB of RAM.")
+    assert fit(wanted(4), *found)[0][1].endswith("of the 8.0 GiB that a model may take of GPU.")
+    assert fit(wanted(10), *found)[0][1].endswith("of the 32.0 GiB that a model may take of RAM.")
+
+
+def test_a_gpu_holds_what_fits_there_with_a_smaller_cache():
+    ((_, text),) = fit(wanted(facts=FACTS), budget(4.6, Place.GPU), budget(32, Place.RAM))
+    assert text.endswith(
+        "with a context of 4,096 tokens in Q8_0, of the 4.6 GiB that a model may take of GPU."
+    )
+
+
+def test_a_gpu_computes_longer_batches_which_take_more():
+    chosen = replace(DEFAULTS, batch_tokens=0)
+
+    def required_bytes(place):
+        with pytest.raises(ModelTooLarge) as refused:
+            fit(wanted(facts=FACTS), budget(1, place), defaults=chosen)
+        return int(refused.value.metadata["requiredBytes"])
+
+    assert required_bytes(Place.GPU) > required_bytes(Place.RAM)
 
 
 def test_a_gpu_that_no_engine_uses_holds_nothing():

@@ -12,7 +12,7 @@ from autotuned.policy.installed import installed_names, known_model
 from tests.examples import QWEN3_8B
 from tests.policy.invented import download, model
 
-HUB = "/home/ada/.cache/huggingface/hub"
+HUB = "/var/cache/huggingface/hub"
 GGUF = f"{HUB}/models--Qwen--Qwen3-8B-GGUF/snapshots/1a2b/Qwen3-8B-Q4_K_M.gguf"
 QWEN = model(
     "qwen3-8b",

@@ -11,10 +11,10 @@ from hypothesis import given
 from autotuned.core.engine import EngineState, EngineStatus
 from autotuned.core.hardware import Bandwidth, Cpu, Gpu, GpuVendor, Hardware
 from autotuned.core.memory import MemoryReading, MemoryView, PressureTier, Resident
-from autotuned.policy.places import Place, computes_on_gpu, place_budgets
+from autotuned.policy.places import Place, computes_on_gpu, not_now, place_budgets, places_of
+from tests.policy.invented import GIB, budget
 from tests.strategies import memory_views
 
-GIB = 1 << 30
 CPU = Cpu(model="", architecture="x86_64", physical_cores_count=8, logical_cores_count=16)
 READING = MemoryReading(total_bytes=32 * GIB, available_bytes=20 * GIB, swap_total_bytes=0, swap_free_bytes=0)
 RTX = Gpu(
@@ -133,11 +133,41 @@ def test_two_gpus_of_a_kind_are_one_memory():
     assert gpu.capacity_bytes == 2 * budgets_of(RTX)[0].capacity_bytes
 
 
-def test_of_different_gpus_the_slowest_bounds_the_speed():
-    slow = replace(RTX, name="GTX", bandwidth=Bandwidth(bytes_per_second=100))
+def test_of_different_gpus_each_takes_the_time_of_its_layers():
+    slow = replace(RTX, name="GTX", bandwidth=Bandwidth(bytes_per_second=100 * 10**9))
     gpu, _ = budgets_of(RTX, slow)
     assert gpu.name == "RTX + GTX"
-    assert gpu.bandwidth.bytes_per_second == 100
+    assert gpu.bandwidth.bytes_per_second == 180 * 10**9  # half of the bytes at 900, half at 100
+    small = replace(slow, memory_bytes=2 * GIB, free_bytes=2 * GIB)
+    assert budgets_of(RTX, small)[0].bandwidth.bytes_per_second == pytest.approx(557e9, rel=0.01)
+    assert budgets_of(RTX, RTX)[0].bandwidth == RTX.bandwidth
+    assert budgets_of(RTX, replace(slow, bandwidth=Bandwidth()))[0].bandwidth == Bandwidth()
+
+
+def test_different_gpus_are_named_with_how_many_of_each_there_are():
+    gpu, _ = budgets_of(RTX, replace(RTX, name="GTX"), RTX)
+    assert gpu.name == "2 x RTX + GTX"
+
+
+def test_what_firmware_set_aside_for_models_is_memory_of_the_integrated_gpu():
+    radeon = Gpu(name="Radeon", vendor=GpuVendor.AMD, unified=True, memory_bytes=96 * GIB)
+    gpu, ram = budgets_of(radeon)
+    assert (gpu.place, gpu.name, ram.place) == (Place.GPU, "Radeon", Place.RAM)
+    assert gpu.capacity_bytes == 96 * GIB - (512 << 20) - 96 * GIB // 25
+    usual = replace(radeon, memory_bytes=4 * GIB)
+    assert [each.place for each in budgets_of(usual)] == [Place.RAM]
+
+
+@pytest.mark.parametrize(
+    ("place", "advice"),
+    [
+        (Place.RAM, '"autotunectl hardware" tells which applications to close.'),
+        (Place.UNIFIED, '"autotunectl hardware" tells which applications to close.'),
+        (Place.GPU, "unload models from the GPU, or close programs that use it."),
+    ],
+)
+def test_how_to_make_room_depends_on_the_kind_of_memory(place, advice):
+    assert not_now(budget(24, place, available_gib=3)).text == f"Now only 3.0 GiB can be had; {advice}"
 
 
 def test_gpus_of_two_makers_are_two_memories_the_faster_first():
@@ -169,6 +199,12 @@ def test_an_engine_uses_the_gpu_when_it_is_ready_and_does_not_say_cpu(state, acc
     assert computes_on_gpu([other, engine]) is expected
 
 
+@pytest.mark.parametrize(("accelerator", "names"), [("CUDA", ["RTX", "RAM"]), ("CPU", ["RAM"])])
+def test_an_engine_has_the_memory_that_it_computes_in(accelerator, names):
+    engine = EngineStatus(name="engine", state=EngineState.READY, accelerator=accelerator)
+    assert [each.name for each in places_of(budgets_of(RTX), engine)] == names
+
+
 gpus = st.builds(
     Gpu,
     name=st.sampled_from(["A", "B"]),
@@ -187,6 +223,6 @@ def test_budgets_are_ordered_have_reasons_and_never_more_now_than_ever(found, me
     assert [budget.place is Place.GPU for budget in budgets] == [True] * (len(budgets) - 1) + [False]
     speeds = [budget.bandwidth.bytes_per_second for budget in budgets[:-1]]
     assert speeds == sorted(speeds, reverse=True)
-    for budget in budgets:
-        assert 0 <= budget.available_bytes <= budget.capacity_bytes
-        assert budget.reasons
+    for each in budgets:
+        assert 0 <= each.available_bytes <= each.capacity_bytes
+        assert each.reasons

@@ -91,7 +91,7 @@ def test_an_alternative_says_what_it_lacks():
     found = [model("best", gib=2, score=70), model("heavy", gib=6, score=71, license="Gemma terms")]
     _, heavy = advice_of(found, budget(16, gigabytes_per_second=40)).picks
     text = told(heavy)["alternative"]
-    assert text.startswith("Against Best it is slower, at about ")
+    assert text.startswith("Against Best it is slower (about ")
     assert text.endswith(" GiB more memory.")
 
 
@@ -103,8 +103,7 @@ def test_an_alternative_that_is_much_alike_scores_less():
 def test_what_does_not_fit_now_says_what_can_be_had():
     (pick,) = advice_of([model("m")], budget(16, available_gib=3)).picks
     assert told(pick)["not-now"] == (
-        "Now only 3.0 GiB can be had: close programs first, or it runs with a smaller context; "
-        '"autotunectl hardware" tells which.'
+        'Now only 3.0 GiB can be had; "autotunectl hardware" tells which applications to close.'
     )
     assert "not-now" not in told(advice_of([model("m")], budget(16)).picks[0])
 
@@ -118,9 +117,19 @@ def test_what_holds_for_all_is_told_once():
     ]
 
 
+def test_a_license_that_nobody_tells_is_called_unknown():
+    advice = advice_of([model("a", license="")], budget(16))
+    assert advice.reasons[0].text == "Read the license before other than private use: A (unknown)."
+
+
 def test_an_unknown_bandwidth_is_told_instead_of_a_speed():
     advice = advice_of([model("a")], budget(16, gigabytes_per_second=0))
-    assert [reason.code for reason in advice.reasons] == ["bandwidth-unknown"]
+    assert [(reason.code, reason.text) for reason in advice.reasons] == [
+        (
+            "bandwidth-unknown",
+            "Speeds cannot be estimated: the bandwidth of the memory is unknown. It was taken to be low.",
+        )
+    ]
     assert "speed" not in told(advice.picks[0])
 
 

@@ -113,13 +113,48 @@ def test_at_the_half_speed_a_model_is_worth_half(use_case):
     demand = DEMANDS[use_case]
     assert suits(demand.half_speed, demand, thinks=False) == 0.5
     assert suits(demand.half_speed * demand.thinking_ratio, demand, thinks=True) == 0.5
-    assert suits(0, demand, thinks=False) == 0.5
+    assert suits(0, demand, thinks=False) == 0.0
 
 
 @given(st.sampled_from(UseCase), st.floats(0.01, 1e5), st.floats(0, 1e5), st.booleans())
 def test_more_speed_never_suits_less(use_case, speed, more, thinks):
     demand = DEMANDS[use_case]
     assert 0 < suits(speed, demand, thinks=thinks) <= suits(speed + more, demand, thinks=thinks) <= 1
+
+
+def test_what_an_engine_that_leaves_the_gpu_alone_would_run_is_held_against_the_ram():
+    files = {"huggingface": "acme/files"}
+    found = [
+        model("server", gib=4, score=50),
+        model("files", gib=4, score=60, names=files, sizes=(download(4, of="huggingface"),)),
+    ]
+    where = circumstances(budget(24, Place.GPU), budget(27, Place.RAM, gigabytes_per_second=40))
+    both = recommend(found, UseCase.CHAT, where).picks
+    assert [(pick.model.id, pick.budget.place) for pick in both] == [
+        ("files", Place.GPU),
+        ("server", Place.GPU),
+    ]
+    one = recommend(found, UseCase.CHAT, replace(where, beside_gpu=frozenset(files))).picks
+    assert {pick.model.id: pick.budget.place for pick in one} == {"server": Place.GPU, "files": Place.RAM}
+
+
+def test_a_gpu_of_unknown_bandwidth_is_not_left_for_the_processor():
+    unknown, ram = (
+        budget(24, Place.GPU, gigabytes_per_second=0),
+        budget(27, Place.RAM, gigabytes_per_second=60),
+    )
+    found = [model("large", gib=16, score=62), model("small", gib=4, score=50)]
+    picks = picks_of(found, unknown, ram)
+    assert ids(picks) == ["large", "small"]
+    assert [pick.budget.place for pick in picks] == [Place.GPU, Place.GPU]
+    assert [pick.tokens_per_second for pick in picks] == [0, 0]
+
+
+@pytest.mark.parametrize("place", Place)
+def test_memory_of_unknown_bandwidth_is_taken_to_be_slow(place):
+    found = [model("large", gib=40, score=70), model("small", gib=4, score=60)]
+    picks = picks_of(found, budget(64, place, gigabytes_per_second=0))
+    assert ids(picks) == ["small", "large"]
 
 
 def test_of_two_alike_the_one_that_writes_no_thoughts_is_quicker_done():

@@ -108,7 +108,7 @@ def test_why_a_mixture_is_best_on_a_processor():
 def test_why_a_larger_one_is_not_for_this_machine():
     told = sentences(recommended("mac-m1-8", UseCase.CODING).picks[0])
     assert told["too-large"].startswith("The next better one, Qwen3.5-9B, would need 6.")
-    assert told["not-now"].startswith("Now only 2.0 GiB can be had:")
+    assert told["not-now"].startswith("Now only 2.0 GiB can be had;")
 
 
 def test_alternatives_say_what_they_have_over_the_best():

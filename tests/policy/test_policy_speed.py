@@ -106,7 +106,18 @@ def test_an_installed_model_that_fits_nowhere_has_no_speed():
 
 @pytest.mark.parametrize(
     "architecture",
-    ["qwen3moe", "qwen35moe", "glm4moe", "gpt-oss", "gpt_oss", "deepseek2", "llama4", "qwen3_next"],
+    [
+        "qwen3moe",
+        "qwen35moe",
+        "glm4moe",
+        "gpt-oss",
+        "gpt_oss",
+        "deepseek2",
+        "llama4",
+        "qwen3_next",
+        "dots1",
+        "jamba",
+    ],
 )
 def test_of_a_mixture_that_the_registry_does_not_know_nobody_can_tell(architecture):
     facts = replace(LLAMA_3_1_8B, architecture=architecture)

@@ -29,7 +29,7 @@ GOLDEN = [
         errors.ModelNotFound("zzz", ""),
         CODE.NOT_FOUND,
         "MODEL_NOT_FOUND",
-        'There is no model "zzz"; add a .gguf file to the models folder. "autotunectl ls" lists the models.',
+        'There is no model "zzz"; "autotunectl pull zzz" downloads one of this name, if there is one. "autotunectl ls" lists the models.',
     ),
     (
         errors.ModelNotFound("zzz", "", away="ollama and lab"),

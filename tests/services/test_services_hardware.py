@@ -125,6 +125,16 @@ async def test_each_installed_model_has_its_fit_and_speed_where_it_runs():
     assert (fits["damaged", "llamacpp"].fit, fits["Qwen3 8B", "far"].fit) == (None, None)
 
 
+async def test_a_model_of_an_engine_that_leaves_the_gpu_alone_is_as_slow_as_the_processor():
+    speeds = []
+    for accelerator in ("CPU", "CUDA"):
+        own = with_accelerator(having(LLAMA_3_1_8B), accelerator)
+        async with PullHouse(Server(), own=own, surroundings=around(BY_KEY["rtx-4090-24"])) as house:
+            (fit,) = (await house.reports.report()).fits
+            speeds.append(fit.tokens_per_second)
+    assert 0 < speeds[0] < speeds[1] / 5
+
+
 async def test_what_the_registry_knows_of_a_mixture_makes_its_speed_known():
     model = next(
         each

@@ -127,8 +127,11 @@ async def test_a_server_elsewhere_pulls_when_it_is_named_and_nobody_here_is_aske
     assert caller.told[-1].listing.entry.engine == "ollama"
 
 
-@pytest.mark.parametrize("error", [SourceUnreachable("No network."), SourceDenied("No token.")])
-async def test_a_server_may_reach_what_the_daemon_does_not(error):
+@pytest.mark.parametrize(
+    "error",
+    [SourceUnreachable("No network."), SourceDenied("No token."), Unsupported("llama.cpp cannot run it.")],
+)
+async def test_a_server_may_reach_and_run_what_the_daemon_does_not(error):
     server = Server()
     async with PullHouse(server, sources={"qwen3:8b": error}) as house:
         caller = Caller(house.pulls, "qwen3:8b")
@@ -242,7 +245,7 @@ async def test_what_came_and_is_not_listed_is_not_followed_by_another_download()
     sources = {f"hf:{name}": offer(name, "mlx") for name in (FIRST, SECOND)}
     async with PullHouse(mlx(), sources=sources) as house:
         house.downloader.arrive = lambda _: None
-        with pytest.raises(ModelNotFound):
+        with pytest.raises(ModelNotFound, match=f'"{FIRST}" came, but mlx does not list it: .*; choose'):
             await downloaded(house, Caller(house.pulls, "llama3.1:8b", "mlx"))
         assert house.downloader.asked == [f"hf:{FIRST}"]
 

@@ -56,6 +56,21 @@ async def test_the_gpu_is_reckoned_with_where_an_engine_computes_on_it():
     assert used.recommendations.picks[0].tokens_per_second > idle.recommendations.picks[0].tokens_per_second
 
 
+@pytest.mark.parametrize(("accelerator", "places"), [("CPU", {"RAM"}), ("CUDA", {"GPU"})])
+async def test_files_of_hugging_face_run_where_llama_cpp_computes(accelerator, places):
+    own = ScriptedEngine(entries=())
+    status = own.status
+    own.status = lambda: replace(status(), accelerator=accelerator)
+    files = tuple(
+        replace(model, sizes=sizes)
+        for model in PACKAGED
+        if (sizes := tuple(size for size in model.sizes if size.of == "huggingface"))
+    )
+    async with PullHouse(Server(), own=own, surroundings=around("rtx-4090-24", files)) as house:
+        found = await house.recommender.recommend(UseCase.CHAT)
+    assert {pick.budget.place.value for pick in found.recommendations.picks} == places
+
+
 async def test_what_is_installed_is_told_by_its_name():
     best = next(
         pick

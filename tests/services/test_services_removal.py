@@ -192,13 +192,15 @@ async def test_where_nothing_can_go_the_reason_is_raised(tmp_path, error):
         assert len(await house.prefixed()) == 4
 
 
-async def test_a_disk_that_refuses_is_an_error(tmp_path):
-    first, second = two()
-    first.refusal = StorageFull("The disk is read-only.")
+async def test_a_disk_that_refuses_one_copy_does_not_hide_that_the_other_went(tmp_path):
+    first, second = two(refusal=StorageFull("The disk is read-only."))
     async with House(tmp_path, first, second) as house:
+        removed = await house.removal.delete("pocket", "")
+        assert removed.paths == ("/pocket",)
+        assert [reason.text for reason in removed.kept] == ["The disk is read-only."]
+        assert await house.prefixed() == {"ollama/pocket", "zoo", "ollama/own"}
         with pytest.raises(StorageFull):
             await house.removal.delete("pocket", "")
-        assert len(await house.prefixed()) == 4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from autotunectl.commands.mlx import ENGINE
 from autotunectl.json_output import message_json
 from autotunectl.options import verb
 from autotunectl.output import one_line
-from autotunectl.plans import indented
+from autotunectl.plans import indented_wrapped
 from autotunectl.session import Session
 
 
@@ -31,7 +31,10 @@ def command(session: Session, name: str, verbose: bool) -> int:
     elif response.sources:
         session.write(render(response, verbose=verbose))
     else:
-        session.note(f"No MLX repository is known for {one_line(name)}; name one as hf:publisher/repository.")
+        session.note(
+            f'No MLX repository is known for "{one_line(name)}"; '
+            'name one as in "hf:mlx-community/Qwen3-8B-4bit".'
+        )
     return exits.DONE if response.sources else exits.NOT_FOUND
 
 
@@ -39,5 +42,5 @@ def render(response: model_service_pb2.ResolvePullResponse, *, verbose: bool) ->
     """The repositories, then how they were found."""
     text = "".join(f"{one_line(source)}\n" for source in response.sources)
     if verbose:
-        text += indented([("why", reason.text) for reason in response.reasons])
+        text += indented_wrapped([("why", reason.text) for reason in response.reasons])
     return text

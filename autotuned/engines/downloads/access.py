@@ -6,7 +6,6 @@ nothing is asked without TLS but hosts of this machine and those that the settin
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ import msgspec
 
 from autotuned.engines.downloads.patience import Interrupted, wished_seconds
 from autotuned.engines.downloads.protocol import DownloadFailure
+from autotuned.engines.plain_hosts import may_be_plain
 
 CONNECT_SECONDS = 10.0
 MOST_REDIRECTS = 10
 MOST_TEXT_BYTES = 1 << 20
-FULL = (200, 206, 416)
+GOOD_STATUSES = (200, 206, 416)
 _BUSY = {408, 425, 429}
 _FIELD = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s",]+))')
 # As other clients of registries have it: this machine is never behind a proxy.
@@ -44,11 +44,14 @@ class Access:
         self._insecure_hosts = insecure_hosts
         self._token = ""
         require_safe(self._base, self._insecure_hosts)
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS)),
-            headers={"User-Agent": "autotuned", "Accept-Encoding": "identity"},
-            mounts=dict.fromkeys(_DIRECT),
-        )
+        try:
+            self._client = httpx.Client(
+                timeout=httpx.Timeout(timeout_seconds, connect=min(timeout_seconds, CONNECT_SECONDS)),
+                headers={"User-Agent": "autotuned", "Accept-Encoding": "identity"},
+                mounts=dict.fromkeys(_DIRECT),
+            )
+        except OSError as error:
+            raise certificate_problem(error) from error
 
     @property
     def host(self) -> str:
@@ -63,7 +66,7 @@ class Access:
 
     @contextmanager
     def open(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
-        """An answer with a status of ``FULL``, whose body is not read yet.
+        """An answer with a status of ``GOOD_STATUSES``, whose body is not read yet.
 
         Raises ``NotThere``, ``Interrupted``, or ``DownloadFailure`` for what trying again does not change.
         """
@@ -75,6 +78,8 @@ class Access:
                 response.close()
         except httpx.TimeoutException as error:
             raise Interrupted(f"{self.host} is silent") from error
+        except httpx.ConnectError as error:
+            raise Interrupted(f"there is no connection to it ({_words(error)})") from error
         except (httpx.TransportError, httpx.StreamError) as error:
             raise Interrupted(f"the connection to {self.host} broke ({_words(error)})") from error
 
@@ -95,7 +100,7 @@ class Access:
             response = self._client.send(
                 self._client.build_request("GET", url, headers={**headers, **own}), stream=True
             )
-            if response.status_code in FULL:
+            if response.status_code in GOOD_STATUSES:
                 return response
             with _closed(response):
                 if response.status_code == httpx.codes.UNAUTHORIZED and is_registry and not has_authorized:
@@ -191,18 +196,9 @@ def require_safe(url: httpx.URL, insecure_hosts: tuple[str, ...]) -> None:
 
 
 def _is_safe(url: httpx.URL, insecure_hosts: tuple[str, ...]) -> bool:
-    may_be_plain = is_of_this_machine(url.host) or not {url.host, url.netloc.decode()}.isdisjoint(
-        insecure_hosts
+    return url.scheme == "https" or (
+        url.scheme == "http" and may_be_plain(url.netloc.decode(), insecure_hosts)
     )
-    return url.scheme == "https" or (url.scheme == "http" and may_be_plain)
-
-
-def is_of_this_machine(host: str) -> bool:
-    """Whether a host is the loopback interface."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def require_no_page(response: httpx.Response, host: str) -> None:
@@ -219,6 +215,15 @@ def nonsense(host: str, clause: str) -> DownloadFailure:
     return DownloadFailure(
         "SOURCE_UNREACHABLE",
         f"{host} does not answer as it should: {clause}; look whether this network wants a login first.",
+    )
+
+
+def certificate_problem(error: OSError) -> DownloadFailure:
+    """For an HTTP library that cannot read the certificates that it trusts."""
+    return DownloadFailure(
+        "SOURCE_UNREACHABLE",
+        f"The trusted certificates cannot be read ({error.strerror}); correct SSL_CERT_FILE or SSL_CERT_DIR "
+        "in the environment of the daemon and restart it.",
     )
 
 

@@ -1,11 +1,15 @@
-"""Room on the disk that a download goes to. The sources use it; it never creates anything."""
+"""Room on the disk that a download goes to. The worker and the sources use it; it never creates anything."""
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
 from autotuned.engines.downloads.protocol import DownloadFailure
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a disk, or the share of it that a user has, says once it is full."""
 
 
 def free_bytes(folder: Path) -> int:
@@ -23,6 +27,13 @@ def require_room(folder: Path, missing_bytes: int, margin_bytes: int) -> None:
     if missing_bytes and free < required:
         raise DownloadFailure(
             "STORAGE_FULL",
-            f"The download needs {missing_bytes:,} bytes and leaves {margin_bytes:,} free, which is "
-            f"{required:,}; the disk of {folder} has {free:,}; free {required - free:,} bytes, pull again.",
+            f"The download needs {_gib(missing_bytes)} and {_gib(margin_bytes)} have to stay free, but the "
+            f"disk of {folder} has {_gib(free)}; free {_gib(required - free)} and pull again.",
         )
+
+
+def _gib(size_bytes: int) -> str:
+    """In a unit that people compare with what other programs tell."""
+    if size_bytes < 1 << 30:
+        return f"{size_bytes / (1 << 20):,.1f} MiB"
+    return f"{size_bytes / (1 << 30):,.1f} GiB"

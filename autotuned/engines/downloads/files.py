@@ -6,7 +6,6 @@ were promised; what came stays, unless it is wrong; an answer that does not look
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import re
 import time
@@ -18,12 +17,12 @@ from pathlib import Path
 import httpx
 
 from autotuned.engines.downloads.access import require_no_page
-from autotuned.engines.downloads.part import SUFFIX, Hash, Part, part_bytes, part_path, try_lock
+from autotuned.engines.downloads.disk import DISK_FULL
+from autotuned.engines.downloads.part import SUFFIX, Hash, Part, file_bytes, part_bytes, part_path, try_lock
 from autotuned.engines.downloads.patience import Interrupted, Patience
 from autotuned.engines.downloads.protocol import DownloadFailure
 
 LOCK_PAUSE_SECONDS = 0.2
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 Open = Callable[[int], AbstractContextManager[httpx.Response]]
@@ -54,7 +53,7 @@ class Wanted:
     @property
     def is_here(self) -> bool:
         """Whether it is complete."""
-        return self.target.is_file() and self.target.stat().st_size == self.size_bytes
+        return file_bytes(self.target) == self.size_bytes
 
 
 def fetch_file(wanted: Wanted, open_at: Open, patience: Patience, tell: TellFile) -> int:
@@ -73,7 +72,7 @@ def fetch_file(wanted: Wanted, open_at: Open, patience: Patience, tell: TellFile
         try:
             return _Transfer(wanted, part, open_at, patience, tell).run()
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in DISK_FULL:
                 raise
             raise DownloadFailure(
                 "STORAGE_FULL",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import httpx
 from huggingface_hub import constants, get_token, hf_hub_url
 
-from autotuned.engines.downloads.access import FULL, require_safe
+from autotuned.engines.downloads.access import GOOD_STATUSES, require_safe
 from autotuned.engines.downloads.hub_choice import HubFile
 from autotuned.engines.downloads.hub_refusals import connection_problem, refusal
 from autotuned.engines.downloads.patience import Interrupted
@@ -86,7 +86,7 @@ class Hub:
         return hf_hub_url(self.name, file.path, revision=self._commit, endpoint=self._endpoint)
 
     def _require_good(self, response: httpx.Response) -> None:
-        if response.status_code in FULL or response.is_redirect:
+        if response.status_code in GOOD_STATUSES or response.is_redirect:
             return
         problem = refusal(response.status_code, response.headers, self.name, self._endpoint)
         host = response.url.netloc.decode()

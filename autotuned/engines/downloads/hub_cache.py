@@ -20,12 +20,15 @@ from pathlib import Path
 
 from autotuned.engines.downloads.files import Wanted
 from autotuned.engines.downloads.hub_choice import HubFile
-from autotuned.engines.downloads.part import Hash, part_bytes
+from autotuned.engines.downloads.part import Hash, file_bytes, part_bytes
 from autotuned.engines.stores.hub_removal import locks_of
+from autotuned.engines.stores.store_lock import store_locked
 
 INCOMPLETE = ".incomplete"
 
 _SHA256_DIGITS = 64
+# Held by every download of a repository, from its beginning to its end.
+_IN_USE = "in-use.lock"
 _CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of downloaded models.\n"
 # What a disk without links says when it is asked for one.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -63,7 +66,7 @@ class HubCache:
 
     def is_here(self, file: HubFile) -> bool:
         """Whether the content is complete, in this snapshot or in another one."""
-        return _size(self._blob(file)) == file.size_bytes or _size(self._pointer(file)) == file.size_bytes
+        return file.size_bytes in {file_bytes(self._blob(file)), file_bytes(self._pointer(file))}
 
     def missing_bytes(self, files: Iterable[HubFile]) -> int:
         """What has to come over the network: contents, less what came of them before. Counted once each."""
@@ -73,35 +76,34 @@ class HubCache:
             for file in missing.values()
         )
 
-    def prepare(self) -> None:
-        """Makes the folders. Who may read the cache may read them. Raises OSError."""
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Makes the folders, which no removal takes away meanwhile, not even between two files.
+
+        Who may read the cache may read them. Raises OSError.
+        """
         self._cache.mkdir(parents=True, exist_ok=True)
         os.umask(0o777 & ~self._cache.stat().st_mode)
         tag = self._cache / "CACHEDIR.TAG"
         if not tag.exists():
             tag.write_text(_CACHE_TAG)
-        (self._repository / "blobs").mkdir(parents=True, exist_ok=True)
         self.locks.mkdir(parents=True, exist_ok=True)
+        with _opened(self.locks / _IN_USE) as descriptor:
+            with store_locked(self.locks):  # a removal looks for this lock, and then removes, under that one
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                (self._repository / "blobs").mkdir(parents=True, exist_ok=True)
+            yield
 
     @contextmanager
     def lock(self, file: HubFile) -> Iterator[bool]:
-        """Whether nobody else fetches this content now; the libraries take the same lock.
-
-        A file system without locks says yes: a content that two wrote is found out by its checksum.
-        """
-        path = self.locks / f"{file.blob_name}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
+        """Whether nobody else fetches this content now; the libraries take the same lock. Raises OSError."""
+        with _opened(self.locks / f"{file.blob_name}.lock") as descriptor:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 is_ours = True
             except BlockingIOError:
                 is_ours = False
-            except OSError:
-                is_ours = True
             yield is_ours
-        finally:
-            os.close(descriptor)
 
     def share(self, file: HubFile) -> None:
         """Who may read the cache may read a content that has just come. Raises OSError."""
@@ -112,7 +114,7 @@ class HubCache:
         """Makes the snapshot and says that it is the current one; the model can be found from now on.
 
         Of all files of the repository those that lay in the snapshot that was the current one, and are the
-        same now, go along: nothing that could be used before is lost. Raises OSError.
+        same now, go along. What has changed since is left in that snapshot. Raises OSError.
         """
         for file in files:
             self._link(file)
@@ -126,7 +128,7 @@ class HubCache:
 
     def _link(self, file: HubFile) -> None:
         pointer, blob = self._pointer(file), self._blob(file)
-        if _size(pointer) == file.size_bytes:
+        if file_bytes(pointer) == file.size_bytes:
             return
         pointer.parent.mkdir(parents=True, exist_ok=True)
         pointer.unlink(missing_ok=True)
@@ -165,11 +167,16 @@ class HubCache:
         fresh.replace(reference)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file to lock; closing it lets go of the lock."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _git_hash(size_bytes: int) -> Hash:
     """Git's name of a content, which is the SHA-1 of a short header and the content."""
     return hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False)
-
-
-def _size(path: Path) -> int:
-    """Bytes of a regular file; -1 where there is none."""
-    return path.stat().st_size if path.is_file() else -1

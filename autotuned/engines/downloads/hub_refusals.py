@@ -58,6 +58,8 @@ def connection_problem(error: Exception, host: str) -> str:
     text = " ".join(str(error).split())[:_MAX_TEXT] or type(error).__name__
     if "Timeout" in type(error).__name__:
         return f"{host} is silent"
+    if type(error).__name__ == "ConnectError":
+        return f"there is no connection to it ({text})"
     return f"the connection to {host} broke ({text})"
 
 

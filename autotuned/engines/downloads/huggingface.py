@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from autotuned.core.download import DownloadPhase
-from autotuned.engines.downloads.access import require_no_page, require_safe
+from autotuned.engines.downloads.access import certificate_problem, require_no_page, require_safe
 from autotuned.engines.downloads.disk import free_bytes, require_room
 from autotuned.engines.downloads.files import LOCK_PAUSE_SECONDS, fetch_file
 from autotuned.engines.downloads.hub_cache import HubCache
@@ -106,7 +106,10 @@ class HubDownload:
         """
         missing_bytes = self._cache.missing_bytes(self._files)
         require_room(Path(self._job.folder), missing_bytes, self._job.disk_margin_bytes)
-        self._cache.prepare()
+        with self._cache.in_use():
+            return self._fetch_all(tell)
+
+    def _fetch_all(self, tell: Tell) -> Done:
         patience = Patience(self._job.patience_seconds, self._hub.host)
         fetched_bytes, total = 0, self.line.size_bytes
         while True:
@@ -175,6 +178,10 @@ def _ask(job: Job, endpoint: str, host: str) -> ModelInfo:
             "The libraries of Hugging Face are told to stay offline; unset HF_HUB_OFFLINE and "
             "TRANSFORMERS_OFFLINE in the environment of the daemon.",
         ) from error
+    except OSError as error:
+        if error.filename:
+            raise
+        raise certificate_problem(error) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unusable(
             endpoint, "its answer is no list of files; look whether this network wants a login"

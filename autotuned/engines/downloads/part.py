@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +38,15 @@ def part_bytes(target: Path, suffix: str = SUFFIX) -> int:
         return part_path(target, suffix).lstat().st_size
     except OSError:
         return 0
+
+
+def file_bytes(path: Path) -> int:
+    """The size of a regular file; -1 where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def try_lock(path: Path) -> int | None:

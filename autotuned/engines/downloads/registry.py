@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from autotuned.engines.downloads.access import Access, NotThere, is_of_this_machine, nonsense
+from autotuned.engines.downloads.access import Access, NotThere, nonsense
 from autotuned.engines.downloads.disk import free_bytes, require_room
 from autotuned.engines.downloads.files import Wanted, fetch_file
 from autotuned.engines.downloads.manifest import ACCEPT, Manifest, chosen, files_of, unfit
@@ -25,6 +25,7 @@ from autotuned.engines.downloads.part import SUFFIX, part_bytes, sync_folder
 from autotuned.engines.downloads.patience import Interrupted, Patience
 from autotuned.engines.downloads.protocol import Done, DownloadFailure, Job, Resolved, Step
 from autotuned.engines.downloads.source import Tell
+from autotuned.engines.plain_hosts import may_be_plain
 from autotuned.engines.stores.registry_names import RegistryName, blob_path, registry_name
 from autotuned.engines.stores.removal import superseded_deleted
 from autotuned.engines.stores.store_lock import store_locked
@@ -51,8 +52,7 @@ def resolve(job: Job) -> Download:
 def _base_url(name: RegistryName, job: Job) -> str:
     if name.is_public:
         return job.url
-    host = name.host.partition(":")[0]
-    is_plain = is_of_this_machine(host) or not {host, name.host}.isdisjoint(job.insecure_hosts)
+    is_plain = may_be_plain(name.host, job.insecure_hosts)
     return f"{'http' if is_plain else 'https'}://{name.host}"
 
 

@@ -7,7 +7,6 @@ standard output are the lines of ``protocol``, and to standard error what belong
 Invariant: it ends when its standard input ends, whatever it is doing.
 """
 
-import errno
 import os
 import queue
 import sys
@@ -22,11 +21,11 @@ if __name__ == "__main__":  # isolated, a program has no folder of its own on it
 import msgspec
 
 from autotuned.core.download import Source
+from autotuned.engines.downloads.disk import DISK_FULL
 from autotuned.engines.downloads.protocol import Done, DownloadFailure, Failed, Job, Line, Step
 from autotuned.engines.downloads.source import Found
 
 STEP_SECONDS = 0.1
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main() -> None:
@@ -52,7 +51,7 @@ def main() -> None:
 
 def _refused(job: Job, error: OSError) -> Failed:
     """The disk did not do what was asked of it."""
-    if error.errno in FULL:
+    if error.errno in DISK_FULL:
         message = f"The disk of {job.folder} is full; make room and pull again: what came is kept."
     else:
         message = (

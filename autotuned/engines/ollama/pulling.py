@@ -17,11 +17,12 @@ from autotuned.core.errors import AutotuneError, ShuttingDown, StorageFull
 from autotuned.engines.chat_events import UnreadableStream
 from autotuned.engines.http import ConnectionBroken, ConnectionSilent, Exchange
 from autotuned.engines.ollama.client import NOT_FOUND, OK, Refused, error_text, send
-from autotuned.engines.ollama.names import is_on_this_machine, registry_host
+from autotuned.engines.ollama.names import registry_host
 from autotuned.engines.ollama.pull_answers import PullReader, PullRefused, pull_problem
 from autotuned.engines.ollama.refusals import quoted
 from autotuned.engines.ollama.requests import lines_of
 from autotuned.engines.ollama.server import Server
+from autotuned.engines.plain_hosts import may_be_plain
 
 PULL_TARGET = "/api/pull"
 DELETE_TARGET = "/api/delete"
@@ -37,7 +38,7 @@ class Pulling:
     def __init__(self, *, server: Server, silence_seconds: float, insecure_hosts: tuple[str, ...]) -> None:
         self._server = server
         self._silence_seconds = silence_seconds
-        self._insecure_hosts = frozenset(insecure_hosts)
+        self._insecure_hosts = insecure_hosts
         self._open: set[Exchange] = set()
         self._has_ended = False
 
@@ -94,9 +95,8 @@ class Pulling:
         return True
 
     def _body(self, name: str) -> bytes:
-        host = registry_host(name)
         body: dict[str, object] = {"model": name, "stream": True}
-        if host in self._insecure_hosts or is_on_this_machine(host):
+        if may_be_plain(registry_host(name), self._insecure_hosts):
             body["insecure"] = True
         return msgspec.json.encode(body)
 

@@ -74,7 +74,8 @@ def _names(folder: Path, entry: ModelEntry) -> list[str]:
 def _delete_own(entry: ModelEntry, files: Sequence[Path]) -> int:
     """A file with all its parts, or a folder."""
     for path in files:
-        if path.is_dir() and not path.is_symlink() and (others := sorted(path.rglob("*.gguf"))):
+        others = [] if path.is_symlink() else sorted(filter(_is_gguf, path.rglob("*")))
+        if path.is_dir() and others:
             raise Unsupported(
                 f'The folder of "{entry.id}" has another model in it; move "{others[0]}" elsewhere first.',
                 model=entry.id,
@@ -106,12 +107,21 @@ def _freed(mode: int, links_count: int, size_bytes: int) -> int:
 
 
 def _files_of(paths: Iterable[Path]) -> Iterable[Path]:
-    """The files, those of a folder one by one. One in the hub's cache is a link to its content."""
+    """The files, those of a folder one by one, but its GGUF files: they are models of their own.
+
+    One in the hub's cache is a link to its content.
+    """
     for path in paths:
         if path.is_dir():
-            yield from (each for each in sorted(path.rglob("*")) if not each.is_dir())
+            files = (each for each in sorted(path.rglob("*")) if not each.is_dir())
+            yield from (each for each in files if not _is_gguf(each))
         else:
             yield path
+
+
+def _is_gguf(path: Path) -> bool:
+    """Whether the list of models takes it for one."""
+    return path.name.lower().endswith(".gguf")
 
 
 def _delete_from_hub(files: Sequence[Path], cache: Path) -> int:

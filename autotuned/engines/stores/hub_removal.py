@@ -161,15 +161,22 @@ def _tidy(root: Path, repository: Path) -> int:
 
 
 def _is_being_fetched(locks: Path) -> bool:
-    """Whether somebody holds the lock of a content; the libraries take it as downloads here do."""
-    for path in locks.glob("*.lock"):
-        if path.name == LOCK_NAME:
-            continue
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
+    """Whether somebody holds the lock of a content or of a whole download; in doubt, yes.
+
+    The libraries take those of contents as downloads here do.
+    """
+    return any(path.name != LOCK_NAME and _may_be_held(path) for path in locks.glob("*.lock"))
+
+
+def _may_be_held(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return True  # another user's, perhaps
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
     return False

@@ -96,9 +96,14 @@ def _manifests(root: Path) -> Iterator[Path]:
 def _left_behind(store: Path) -> set[str]:
     """The files that nobody has touched for long: a download that was broken off, perhaps."""
     until = time.time() - LEFT_BEHIND_SECONDS
+    digests = set()
     with os.scandir(store / "blobs") as found:
-        old = [entry.name for entry in found if entry.stat(follow_symlinks=False).st_mtime < until]
-    return {match[1] for name in old if (match := _BLOB.fullmatch(name.removesuffix(PART)))}
+        for entry in found:
+            match = _BLOB.fullmatch(entry.name.removesuffix(PART))
+            with contextlib.suppress(FileNotFoundError):  # a download has just given it its name
+                if match and entry.stat(follow_symlinks=False).st_mtime < until:
+                    digests.add(match[1])
+    return digests
 
 
 def _meant_at_most(store: Path, path: Path) -> set[str]:
