@@ -20,7 +20,10 @@ LITTLE_DISK_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What is looked at. ``disk_free_bytes`` is that of the data folder, ``prefer`` an engine or "auto"."""
+    """What is looked at. ``disk_free_bytes`` is that of the data folder, ``prefer`` an engine or "auto".
+
+    ``registry_problems`` are mistakes in the user's own file of downloadable models, a sentence each.
+    """
 
     statuses: tuple[EngineStatus, ...]
     models: tuple[CatalogueModel, ...]
@@ -28,6 +31,7 @@ class Circumstances:
     pressure: PressureTier
     disk_free_bytes: int
     prefer: str = AUTO
+    registry_problems: tuple[str, ...] = ()
 
 
 def findings(found: Circumstances) -> tuple[Finding, ...]:
@@ -85,6 +89,14 @@ def _models(found: Circumstances) -> Iterator[Finding]:
                     text=f'"{entry.id}" cannot be used: {entry.problem}',
                     advice=f"Mend or remove {entry.path}.",
                 )
+    for problem in found.registry_problems:
+        yield Finding(
+            code="own-registry",
+            severity=Severity.WARNING,
+            subject="models",
+            text=problem,
+            advice='Correct the file; "autotunectl models --registry" lists what was read of it.',
+        )
 
 
 def _machine(found: Circumstances) -> Iterator[Finding]:

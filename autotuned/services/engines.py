@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from autotuned.core.engine import Capabilities, EngineResident, EngineStatus, Finding
 from autotuned.core.model import ModelEntry, ModelState, RunningModel
-from autotuned.core.ports import Engine, PrefixStore
+from autotuned.core.ports import Engine, PrefixStore, RegistryFile
 from autotuned.policy.findings import Circumstances, findings
 from autotuned.policy.remote import foreign_shape
 from autotuned.services.catalogue import Catalogue, told
@@ -31,15 +31,25 @@ class EngineReport:
 
 
 class Engines:
-    """Reports on engines. ``store`` tells how full the disk is."""
+    """Reports on engines.
+
+    ``store`` tells how full the disk is, ``registry`` what is wrong with the user's own file of models.
+    """
 
     def __init__(
-        self, *, catalogue: Catalogue, models: Models, residency: Residency, store: PrefixStore
+        self,
+        *,
+        catalogue: Catalogue,
+        models: Models,
+        residency: Residency,
+        store: PrefixStore,
+        registry: RegistryFile,
     ) -> None:
         self._catalogue = catalogue
         self._models = models
         self._residency = residency
         self._store = store
+        self._registry = registry
 
     async def refresh(self) -> None:
         """Looks how the engines stand."""
@@ -63,6 +73,7 @@ class Engines:
                 pressure=self._residency.pressure,
                 disk_free_bytes=await self._store.free_bytes(),
                 prefer=self._models.prefer,
+                registry_problems=(await self._registry.read()).problems,
             )
         )
 

@@ -43,6 +43,7 @@ def test_where_all_is_well_nothing_is_said():
         ("memory-pressure", Severity.WARNING, {"pressure": PressureTier.HIGH}),
         ("preferred-engine-missing", Severity.WARNING, {"prefer": "olama"}),
         ("engine-unreachable", Severity.WARNING, {"statuses": (READY, HUNG)}),
+        ("own-registry", Severity.WARNING, {"registry_problems": ("It is no TOML.",)}),
         ("disk-almost-full", Severity.WARNING, {"disk_free_bytes": LITTLE_DISK_BYTES - 1}),
     ],
 )

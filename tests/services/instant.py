@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from contextlib import aclosing
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 from autotuned.core.chat import ChatInput, GenerationRequest, Message, Role, TextPart
 from autotuned.core.download import Downloaded, DownloadPhase, DownloadProgress
@@ -23,6 +24,7 @@ from autotuned.services.models import Models
 from autotuned.services.prefixes import Prefixes
 from autotuned.services.residency import Residency
 from autotuned.services.sessions import Sessions
+from autotuned.storage.registry import TomlRegistryFile
 from tests.examples import DEFAULTS, PLENTY, POCKET
 from tests.services.scripted import HandClock, NoStore, ScriptedKeeper
 
@@ -176,10 +178,13 @@ class Records:
         self.all.append(record)
 
 
+NOWHERE = Path("/nowhere/models.toml")
+
+
 class Quarters:
     """The services around these engines."""
 
-    def __init__(self, *engines, prefer="auto", default="pocket"):
+    def __init__(self, *engines, prefer="auto", default="pocket", own_registry=NOWHERE):
         clock = HandClock()
         self.engines = engines
         self.records = Records()
@@ -211,7 +216,11 @@ class Quarters:
             clock=clock,
         )
         self.reports = Engines(
-            catalogue=self.catalogue, models=self.models, residency=self.residency, store=RoomyDisk()
+            catalogue=self.catalogue,
+            models=self.models,
+            residency=self.residency,
+            store=RoomyDisk(),
+            registry=TomlRegistryFile(own_registry),
         )
 
     async def answer(self, request):

@@ -260,3 +260,12 @@ async def test_reports_say_how_every_engine_stands():
             ("ollama", EngineState.NOT_INSTALLED, 0),
         ]
         assert await house.reports.findings() == ()
+
+
+async def test_mistakes_in_the_own_file_of_models_are_found(tmp_path):
+    own = tmp_path / "models.toml"
+    own.write_text("models = 1")
+    async with Quarters(InstantEngine("llamacpp", (entry("pocket", "llamacpp"),)), own_registry=own) as house:
+        (finding,) = await house.reports.findings()
+    assert finding.code == "own-registry"
+    assert str(own) in finding.text
