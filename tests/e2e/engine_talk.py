@@ -121,14 +121,14 @@ class Ctl:
 
 @contextmanager
 def braked(processes: Sequence[psutil.Process]) -> Iterator[None]:
-    """Lets processes run for a few milliseconds at a time, so that an answer takes a while."""
+    """Lets processes run for a millisecond at a time, so that an answer takes a while."""
     ended = threading.Event()
 
     def brake() -> None:
-        while not ended.wait(0.03):
+        while not ended.wait(0.06):
             for process in processes:
                 process.resume()
-            ended.wait(0.003)
+            ended.wait(0.001)
             for process in processes:
                 process.suspend()
 
