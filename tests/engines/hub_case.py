@@ -12,7 +12,8 @@ from huggingface_hub import constants, hf_hub_download
 from autotuned.core.download import Downloaded, DownloadProgress, Reference, Source
 from autotuned.core.model import ModelEntry
 from autotuned.core.settings import PullSettings
-from autotuned.engines.downloads.downloader import WorkerDownload, WorkerDownloader
+from autotuned.engines.downloads.downloader import WorkerDownloader
+from autotuned.engines.downloads.worker_process import WorkerDownload
 from autotuned.engines.llamacpp.discovery import ModelFiles
 from autotuned.engines.stores.folders import StoreFolders
 from tests.engines.mlx_paths import POCKET as POCKET_HF

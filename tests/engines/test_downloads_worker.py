@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from autotuned.core.errors import ModelNotFound, SourceUnreachable
-from autotuned.engines.downloads import downloader as module
+from autotuned.engines.downloads import worker_process as module
 from tests.engines.downloading import reference
 from tests.engines.processes import descendants, descriptors, until
 

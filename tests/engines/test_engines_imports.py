@@ -6,7 +6,7 @@ import sys
 
 def test_the_engine_is_loaded_without_what_only_workers_need():
     program = (
-        "import sys, autotuned.engines.llamacpp.engine, autotuned.engines.downloads.downloader;"
+        "import sys, autotuned.engines.llamacpp.engine, autotuned.engines.downloads.downloader, autotuned.engines.downloads.worker_process;"
         "heavy = {'xllamacpp', 'numpy', 'gguf', 'httpx', 'huggingface_hub', 'ctypes'};"
         "print(*sorted(heavy & set(sys.modules)))"
     )
