@@ -19,12 +19,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from autotune.address import socket_path
 
 from autotuned import __version__
 from autotuned.core.engine import EngineState
+from autotuned.core.errors import ShuttingDown
 from autotuned.core.memory import SwapPolicy
 from autotuned.core.ports import Clock, Downloader, Engine, HardwareProbe, Machine
 from autotuned.core.settings import Settings
@@ -51,22 +53,22 @@ from autotuned.rpc.system import SystemServicer
 from autotuned.runtime import InstanceLock, prepare_runtime_folder
 from autotuned.services.catalogue import Catalogue
 from autotuned.services.engines import Engines
-from autotuned.services.hardware import HardwareReports
 from autotuned.services.inference import Inference
 from autotuned.services.learning import Learning
 from autotuned.services.models import Models
 from autotuned.services.prefixes import Prefixes
-from autotuned.services.pulls import Pulls
-from autotuned.services.recommend import Recommender
 from autotuned.services.removal import Removal
 from autotuned.services.residency import Residency
 from autotuned.services.sessions import REMEMBERED_SECONDS, Sessions
 from autotuned.services.system import System
 from autotuned.storage.db import Database
 from autotuned.storage.learning import SqliteLearningStore
+from autotuned.storage.on_demand import RegistryOnDemand
 from autotuned.storage.prefixes import FilePrefixStore
-from autotuned.storage.registry import TomlRegistryFile
 from autotuned.storage.requests import SqliteRequestLog
+
+if TYPE_CHECKING:
+    from autotuned.choosing import Choosing
 
 # After the drain deadline, how long the rest of the shutdown may take before the process is ended:
 # saving KV prefixes most of it, and less than "autotunectl stop" waits.
@@ -198,6 +200,28 @@ async def run(
     _log.info("stopped")
 
 
+class _OnDemand:
+    """What chooses and downloads models, from the first question to the end of the daemon."""
+
+    def __init__(self, build: Callable[[], Choosing]) -> None:
+        self._build = build
+        self._built: Choosing | None = None
+        self._is_closed = False
+
+    def __call__(self) -> Choosing:
+        """Builds it if that is the first question. Raises ``ShuttingDown``."""
+        if self._is_closed:
+            raise ShuttingDown
+        self._built = self._built or self._build()
+        return self._built
+
+    async def close(self) -> None:
+        """Ends every download, and lets nothing begin. Safe to call twice."""
+        self._is_closed = True
+        if self._built is not None:
+            await self._built.pulls.close()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Services:
     """What serves, without the wire."""
@@ -210,9 +234,7 @@ class _Services:
     models: Models
     inference: Inference
     system: System
-    reports: HardwareReports
-    recommender: Recommender
-    pulls: Pulls
+    choosing: _OnDemand
     removal: Removal
 
 
@@ -273,28 +295,25 @@ async def _open_services(settings: Settings, parts: Parts, stack: AsyncExitStack
         prefixes=prefixes,
         clock=clock,
     )
-    registry, defaults = TomlRegistryFile(settings.paths.own_registry), _shape_defaults(settings)
-    reports = HardwareReports(
-        probe=parts.hardware(settings),
-        residency=residency,
-        models=models,
-        registry=registry,
-        defaults=defaults,
-    )
-    recommender = Recommender(registry=registry, reports=reports, models=models, defaults=defaults)
-    pulls = Pulls(
-        downloader=parts.downloader(settings),
-        models=models,
-        reports=reports,
-        recommender=recommender,
-        defaults=defaults,
-        clock=clock,
-    )
-    stack.push_async_callback(pulls.close)
+    registry = RegistryOnDemand(settings.paths.own_registry)
+
+    def build() -> Choosing:
+        from autotuned.choosing import build_choosing  # noqa: PLC0415 - memory that most never need
+
+        return build_choosing(
+            models=models,
+            residency=residency,
+            registry=registry,
+            probe=parts.hardware(settings),
+            downloader=parts.downloader(settings),
+            defaults=_shape_defaults(settings),
+            clock=clock,
+        )
+
+    choosing = _OnDemand(build)
+    stack.push_async_callback(choosing.close)
     return _Services(
-        reports=reports,
-        recommender=recommender,
-        pulls=pulls,
+        choosing=choosing,
         removal=Removal(catalogue=catalogue, models=models, prefixes=prefixes),
         engines=Engines(
             catalogue=catalogue,
@@ -345,12 +364,12 @@ async def _build(settings: Settings, parts: Parts, stop: asyncio.Event, stack: A
             prefixes=services.prefixes,
             system=system,
             engines=services.engines,
-            pulls=services.pulls,
+            pulls=lambda: services.choosing().pulls,
             removal=services.removal,
         ),
-        registry=RegistryServicer(recommender=services.recommender),
+        registry=RegistryServicer(recommender=lambda: services.choosing().recommender),
         engines=EngineServicer(engines=services.engines),
-        system=SystemServicer(system=system, reports=services.reports),
+        system=SystemServicer(system=system, reports=lambda: services.choosing().reports),
         daemon=DaemonServicer(facts=facts, stop=stop.set),
     )
     daemon = _Daemon(server=server, services=services)
@@ -396,7 +415,7 @@ async def _shut_down(daemon: _Daemon, drain_seconds: float) -> None:
     await daemon.server.refuse()
     services.inference.refuse_new_work()
     services.system.end_watches()
-    await services.pulls.close()
+    await services.choosing.close()
     await services.inference.drain(drain_seconds)
     await services.models.close()
     await daemon.server.stop(1.0)

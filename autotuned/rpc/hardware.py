@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autotune.v1 import hardware_pb2, registry_service_pb2, system_service_pb2
 
@@ -13,8 +13,11 @@ from autotuned.core.registry import RegistryModel, RegistrySize
 from autotuned.policy.applications import Closing
 from autotuned.policy.places import Place, PlaceBudget
 from autotuned.policy.recommendation import Recommendation
+from autotuned.policy.use_cases import UseCase
+from autotuned.rpc.fields import known
 from autotuned.rpc.plans import fit_message, footprint_message, reason_messages
 from autotuned.services.hardware import HardwareReport, InstalledFit
+from autotuned.services.recommend import Advice
 
 _BANDWIDTH_SOURCES = {
     BandwidthSource.UNKNOWN: hardware_pb2.BANDWIDTH_SOURCE_UNSPECIFIED,
@@ -38,6 +41,29 @@ _PLACES = {
     Place.UNIFIED: hardware_pb2.MEMORY_PLACE_UNIFIED,
     Place.GPU: hardware_pb2.MEMORY_PLACE_GPU,
 }
+
+
+_USE_CASES: Mapping[int, UseCase] = {
+    registry_service_pb2.USE_CASE_UNSPECIFIED: UseCase.CHAT,
+    registry_service_pb2.USE_CASE_CHAT: UseCase.CHAT,
+    registry_service_pb2.USE_CASE_CODING: UseCase.CODING,
+    registry_service_pb2.USE_CASE_REASONING: UseCase.REASONING,
+    registry_service_pb2.USE_CASE_AGENTS: UseCase.AGENTS,
+}
+
+
+def use_case(value: int) -> UseCase:
+    """What a wire value asks for. Raises ``FieldInvalid``."""
+    return known("use_case", _USE_CASES, value)
+
+
+def advice_response(advice: Advice) -> registry_service_pb2.RecommendModelsResponse:
+    """What is recommended."""
+    return registry_service_pb2.RecommendModelsResponse(
+        recommendations=[recommendation_message(pick) for pick in advice.recommendations.picks],
+        budgets=budget_messages(advice.budgets),
+        reasons=reason_messages(advice.recommendations.reasons),
+    )
 
 
 def hardware_response(report: HardwareReport) -> system_service_pb2.GetHardwareResponse:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import grpc
 from autotune.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 
 from autotuned.core.errors import FieldInvalid
 from autotuned.core.model import LoadProgress, RunningModel
-from autotuned.rpc.downloads import pull_response
 from autotuned.rpc.fields import client_of, keep_alive_seconds, positive, profile_name, swap_policy
 from autotuned.rpc.paging import page
 from autotuned.rpc.plans import plan_message, reason_messages, shape_message
@@ -22,15 +22,17 @@ from autotuned.services.inference import Inference
 from autotuned.services.lease import Lease
 from autotuned.services.models import Listing, Models
 from autotuned.services.prefixes import Prefixes
-from autotuned.services.pulls import Pulls
 from autotuned.services.removal import Removal
 from autotuned.services.system import System
+
+if TYPE_CHECKING:
+    from autotuned.services.pulls import Pulls
 
 _Outcome = model_service_pb2.UnloadModelResponse
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """Converts and forwards; the service decides."""
+    """Converts and forwards; the service decides. ``pulls`` builds its service with the first question."""
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         prefixes: Prefixes,
         system: System,
         engines: Engines,
-        pulls: Pulls,
+        pulls: Callable[[], Pulls],
         removal: Removal,
     ) -> None:
         self._pulls = pulls
@@ -142,7 +144,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.PullModelRequest, _context: grpc.aio.ServicerContext
     ) -> AsyncGenerator[model_service_pb2.PullModelResponse, None]:
         """See the proto."""
-        pull = self._pulls.pull(request.model, request.engine, allow_too_large=request.allow_too_large)
+        from autotuned.rpc.downloads import pull_response  # noqa: PLC0415 - on demand, as the service
+
+        pull = self._pulls().pull(request.model, request.engine, allow_too_large=request.allow_too_large)
         async with aclosing(pull) as events:
             async for event in events:
                 yield pull_response(event, self._message)
@@ -160,7 +164,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.ResolvePullRequest, _context: grpc.aio.ServicerContext
     ) -> model_service_pb2.ResolvePullResponse:
         """See the proto."""
-        references, reasons = await self._pulls.resolve(request.model, request.engine)
+        references, reasons = await self._pulls().resolve(request.model, request.engine)
         return model_service_pb2.ResolvePullResponse(
             sources=[reference.text for reference in references], reasons=reason_messages(reasons)
         )

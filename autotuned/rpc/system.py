@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import grpc
 from autotune.v1 import system_service_pb2, system_service_pb2_grpc
 
 from autotuned.core.errors import FieldInvalid
-from autotuned.rpc.hardware import hardware_response
 from autotuned.rpc.response import snapshot_message
-from autotuned.services.hardware import HardwareReports
 from autotuned.services.system import System
+
+if TYPE_CHECKING:
+    from autotuned.services.hardware import HardwareReports
 
 SHORTEST_INTERVAL_SECONDS = 0.1
 LONGEST_INTERVAL_SECONDS = 3600.0
@@ -20,9 +22,9 @@ DEFAULT_INTERVAL_SECONDS = 1.0
 
 
 class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
-    """Converts and forwards; the service decides."""
+    """Converts and forwards; the service decides. ``reports`` builds its service with the first question."""
 
-    def __init__(self, *, system: System, reports: HardwareReports) -> None:
+    def __init__(self, *, system: System, reports: Callable[[], HardwareReports]) -> None:
         self._system = system
         self._reports = reports
 
@@ -55,7 +57,9 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
         self, _request: system_service_pb2.GetHardwareRequest, _context: grpc.aio.ServicerContext
     ) -> system_service_pb2.GetHardwareResponse:
         """See the proto."""
-        return hardware_response(await self._reports.report())
+        from autotuned.rpc.hardware import hardware_response  # noqa: PLC0415 - as what it tells of: on demand
+
+        return hardware_response(await self._reports().report())
 
 
 def _interval_seconds(request: system_service_pb2.WatchSnapshotsRequest) -> float:
