@@ -105,21 +105,23 @@ def real_hardware(settings: Settings) -> HardwareProbe:
 
 def real_downloader(settings: Settings) -> Downloader:
     """Fetches into the daemon's own store, and into the cache that the Hugging Face libraries share."""
-    cache = _stores(settings).huggingface
-    assert cache is not None  # noqa: S101 - the daemon always has one
     return WorkerDownloader(
         settings=settings.pull,
         registry_store=settings.paths.registry_store,
-        hub_cache=cache,
+        hub_cache=_hub_cache(settings, _other_stores(settings)),
         runs_mlx=settings.mlx.mode != "off" and mlx_is_installed(),
         environment=os.environ,
     )
 
 
-def _stores(settings: Settings) -> StoreFolders:
-    """The stores of other programs; where the cache of Hugging Face is off, downloads have their own."""
-    stores = store_folders(settings.stores, os.environ, Path.home())
-    return replace(stores, huggingface=stores.huggingface or settings.paths.own_hub_cache)
+def _other_stores(settings: Settings) -> StoreFolders:
+    """The stores of other programs."""
+    return store_folders(settings.stores, os.environ, Path.home())
+
+
+def _hub_cache(settings: Settings, stores: StoreFolders) -> Path:
+    """Where models of Hugging Face lie: where the shared cache is off, downloads have one of their own."""
+    return stores.huggingface or settings.paths.own_hub_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,8 @@ class Parts:
 
 def real_engines(settings: Settings, clock: Clock) -> Sequence[Engine]:
     """The engines of a daemon in use, in the order in which they are taken where nothing else decides."""
-    stores = _stores(settings)
+    stores = _other_stores(settings)
+    stores = replace(stores, huggingface=_hub_cache(settings, stores))
     others: Sequence[Engine] = ()
     if settings.openai.upstreams:
         from autotuned.engines.openai.engine import openai_engines  # noqa: PLC0415 - few have any, all pay

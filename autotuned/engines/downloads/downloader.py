@@ -43,12 +43,12 @@ class WorkerDownloader:
     async def find(self, reference: Reference) -> WorkerDownload:
         """Asks the source what there is, as the port says."""
         # With the first download: until then a daemon has no use for the words of workers.
-        from autotuned.engines.downloads.worker_process import DownloadWorker, WorkerDownload  # noqa: PLC0415
+        from autotuned.engines.downloads import worker_process  # noqa: PLC0415 - said above
 
-        worker = DownloadWorker(reference.text, self._job(reference), self._environment)
+        worker = worker_process.DownloadWorker(reference.text, self._job(reference), self._environment)
         try:
             await worker.start()
-            return WorkerDownload(worker, await worker.resolved())
+            return worker_process.WorkerDownload(worker, await worker.resolved())
         except BaseException:
             await worker.close()
             raise
